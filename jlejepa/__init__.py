@@ -1,0 +1,1 @@
+"""LeJEPA in JAX: self-supervised learning with SIGReg."""

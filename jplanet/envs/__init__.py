@@ -1,0 +1,1 @@
+"""Environments that give 64x64 pixels, on the host."""
