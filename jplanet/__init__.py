@@ -15,12 +15,12 @@ _HOME = {
   "fit": "jplanet.train",
   "gradient_plan": "jplanet.planners",
   "icem": "jplanet.planners",
-  "imagine": "jplanet.world_model",
+  "imagine": "jplanet.unroll",
   "load_config": "jlejepa.runtime.config",
   "make_env": "jplanet.envs",
   "make_planet": "jplanet.world_model",
   "mppi": "jplanet.planners",
-  "observe": "jplanet.world_model",
+  "observe": "jplanet.unroll",
   "random_shooting": "jplanet.planners",
 }
 

@@ -1,0 +1,152 @@
+"""Epps-Pulley: the empirical characteristic function against a Gaussian's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jlejepa.samples import as_samples
+
+# Measured best on CPU; more steps to a loop body stop paying at 16.
+UNROLL = 8
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def characteristic_function(
+  x: jax.Array, step: float, num_nodes: int
+) -> tuple[jax.Array, jax.Array]:
+  """Computes the empirical characteristic function on a uniform grid.
+
+  One sine and cosine per sample: `e^{i k step x}` follows by complex products.
+  Memory is linear in `x` in both directions, whatever the number of nodes.
+
+  Args:
+    x: float32 `[..., N, M]`.
+    step: the grid step; node `k` is at `t = k * step`.
+    num_nodes: `T`, nodes `1 .. T`; at `t = 0` the function is 1.
+
+  Returns:
+    The means over `N` of `cos(t x)` and `sin(t x)`, each `[..., T, M]`.
+  """
+  return _forward(x, step, num_nodes)[0]
+
+
+def _forward(x, step, num_nodes):
+  cosine, sine = jnp.cos(step * x), jnp.sin(step * x)
+
+  def rotate(power, _):
+    real, imag = power
+    power = (real * cosine - imag * sine, real * sine + imag * cosine)
+    return power, tuple(jnp.mean(part, axis=-2) for part in power)
+
+  start = (jnp.ones_like(x), jnp.zeros_like(x))
+  means = jax.lax.scan(rotate, start, length=num_nodes, unroll=UNROLL)[1]
+  return tuple(jnp.moveaxis(mean, 0, -2) for mean in means), (cosine, sine)
+
+
+def _backward(step, num_nodes, residuals, cotangents):
+  cosine, sine = residuals
+  scale = step / cosine.shape[-2]
+  order = scale * jnp.arange(1, num_nodes + 1, dtype=jnp.float32)
+  # dx = Re sum_k (order_k (g_sin + i g_cos)_k) e^{i k step x}, by Horner.
+  coefficients = tuple(
+    jnp.expand_dims(jnp.moveaxis(g, -2, 0), -2)
+    * order.reshape(-1, *[1] * cosine.ndim)
+    for g in (cotangents[1], cotangents[0])
+  )
+
+  def horner(total, coefficient):
+    real, imag = total[0] + coefficient[0], total[1] + coefficient[1]
+    return (real * cosine - imag * sine, real * sine + imag * cosine), None
+
+  start = (jnp.zeros_like(cosine), jnp.zeros_like(cosine))
+  (dx, _), _ = jax.lax.scan(
+    horner, start, coefficients, reverse=True, unroll=UNROLL
+  )
+  return (dx,)
+
+
+characteristic_function.defvjp(_forward, _backward)
+
+
+def _quadrature(t_max, num_points):
+  """Gives the step, weights and target of the trapezoid on `[-t_max, t_max]`.
+
+  Weights and target are float64 `[T]` at the nodes `t > 0`. At `t = 0` sample
+  and target both are 1, and the half `t < 0` mirrors the other.
+  """
+  if not t_max > 0:
+    raise ValueError(f"t_max must be positive, got {t_max}")
+  if num_points < 3 or num_points % 2 == 0:
+    raise ValueError(f"num_points must be odd, at least 3, got {num_points}")
+  step = float(t_max) / (num_points - 1)
+  target = np.exp(-0.5 * (step * np.arange(1, num_points)) ** 2)
+  weights = 2 * step * target
+  weights[-1] /= 2
+  return step, weights, target
+
+
+def _quadrature_and_parts(x, t_max, num_points):
+  step, weights, target = _quadrature(t_max, num_points)
+  column = lambda a: jnp.asarray(a, jnp.float32)[:, None]
+  real, imag = characteristic_function(as_samples(x), step, num_points - 1)
+  return column(weights), column(target), real, imag
+
+
+def epps_pulley(
+  x: jax.Array, *, t_max: float = 3.0, num_points: int = 17
+) -> jax.Array:
+  """Computes the Epps-Pulley statistic of each column against N(0, 1).
+
+  `N * integral |phi_N(t) - e^{-t^2/2}|^2 e^{-t^2/2} dt` (paper Algorithm 1), by
+  the trapezoid rule on `[-t_max, t_max]`. Its mean is 1.0525 for Gaussian
+  samples of any `N` (`epps_pulley_null`); a column of zeros gives `0.40205 N`
+  and a zero gradient; `|d/dx| <= 5.931` anywhere. Differentiable in reverse
+  mode only. Values far apart alias at a period of
+  `2 pi (num_points - 1) / t_max`, 33.5 by default and 10 on the paper's grid:
+  keep the columns within about half of it.
+
+  Args:
+    x: `[..., N, M]`, any floating type; computed in float32.
+    t_max: the edge of the integral. The paper's text says 5; its code, and
+      measurements, 3.
+    num_points: nodes on `[0, t_max]`, odd.
+
+  Returns:
+    float32 `[..., M]`.
+
+  Raises:
+    ValueError: for a wrong shape, fewer than two samples, a `t_max` that is not
+      positive, an even `num_points`.
+  """
+  weights, target, real, imag = _quadrature_and_parts(x, t_max, num_points)
+  distance = (real - target) ** 2 + imag**2
+  return x.shape[-2] * jnp.sum(weights * distance, axis=-2)
+
+
+def epps_pulley_unbiased(
+  x: jax.Array, *, t_max: float = 3.0, num_points: int = 17
+) -> jax.Array:
+  """Computes Epps-Pulley as a U-statistic: mean 0 for Gaussian samples.
+
+  `|phi_N|^2` gives way to `(N |phi_N|^2 - 1) / (N - 1)`, whose mean is
+  `|phi|^2` (paper Theorem 6). Arguments, result and errors are those of
+  `epps_pulley`; values may be negative.
+  """
+  weights, target, real, imag = _quadrature_and_parts(x, t_max, num_points)
+  n = x.shape[-2]
+  power = real**2 + imag**2
+  unbiased = power - (1 - power) / (n - 1)
+  distance = unbiased - 2 * real * target + target**2
+  return n * jnp.sum(weights * distance, axis=-2)
+
+
+def epps_pulley_null(*, t_max: float = 3.0, num_points: int = 17) -> float:
+  """Gives the mean of `epps_pulley` for Gaussian samples: 1.0525 by default.
+
+  `E N |phi_N - phi|^2 = 1 - phi^2` at each node, whatever `N`. Raises
+  ValueError as `epps_pulley` does.
+  """
+  _, weights, target = _quadrature(t_max, num_points)
+  return float(np.sum(weights * (1 - target**2)))

@@ -1,0 +1,230 @@
+"""Save and restore the state of a run, so that no fault passes unseen.
+
+Orbax writes the arrays. It does not notice a flipped bit, takes an empty folder
+for a checkpoint, and casts float32 into a bfloat16 template without a word;
+hence the manifest. `checkpoints/<step>/` holds `state/` (orbax), `extra.json`
+and `manifest.json`: the SHA-256 of every file and of itself, and name, shape
+and dtype of every array. A step is written as `<step>.tmp` and renamed when
+complete.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jlejepa.runtime.errors import UserError
+from jlejepa.runtime.files import atomic_write_json
+from jlejepa.runtime.leaves import (
+  describe_leaf,
+  is_key,
+  names_and_leaves,
+  restore_leaf,
+  restore_target,
+  storable,
+)
+
+_MANIFEST = "manifest.json"
+_TMP = ".tmp"
+
+
+class CheckpointError(UserError):
+  """Reports that checkpoints cannot be written or none can be restored."""
+
+
+class Checkpoints:
+  """The last checkpoints of a run.
+
+  Args:
+    directory: the folder for them; made by the first `save`.
+    keep: how many to keep, newest first. With one, a damaged checkpoint is the
+      end of the run.
+  """
+
+  def __init__(self, directory: str | os.PathLike, keep: int = 2):
+    # Orbax refuses relative paths.
+    self.directory = Path(directory).expanduser().absolute()
+    self._keep = keep
+
+  def steps(self) -> list[int]:
+    """Returns the saved steps, ascending; they may still prove damaged."""
+    if not self.directory.is_dir():
+      return []
+    return sorted(
+      int(path.name)
+      for path in self.directory.iterdir()
+      if path.name.isascii()
+      and path.name.isdigit()
+      and (path / _MANIFEST).is_file()
+    )
+
+  def save(
+    self, step: int, tree: Any, extra: Mapping[str, Any] | None = None
+  ) -> None:
+    """Writes a checkpoint, and returns when it is complete.
+
+    Removes the oldest ones beyond `keep`, and any of a later step: those are
+    from before a fall-back, and the run is about to write them again.
+
+    Args:
+      step: its number, from 0.
+      tree: arrays, numbers and typed PRNG keys, in any pytree.
+      extra: what JSON carries; NumPy numbers become plain ones.
+
+    Raises:
+      CheckpointError: if it cannot be written; the ones before are intact.
+    """
+    folder = self.directory / f"{step}"
+    temporary = self.directory / f"{step}{_TMP}"
+    names, leaves = names_and_leaves(tree)
+    state = {name: storable(leaf) for name, leaf in zip(names, leaves)}
+    keys = {
+      name: str(jax.random.key_impl(leaf))
+      for name, leaf in zip(names, leaves)
+      if is_key(leaf)
+    }
+    try:
+      self.directory.mkdir(parents=True, exist_ok=True)
+      for left_over in self.directory.glob(f"*{_TMP}"):
+        shutil.rmtree(left_over)
+      temporary.mkdir()
+      ocp.Checkpointer(ocp.StandardCheckpointHandler()).save(
+        temporary / "state", state
+      )
+      atomic_write_json(temporary / "extra.json", dict(extra or {}))
+      content = {
+        "arrays": {
+          name: describe_leaf(leaf) for name, leaf in zip(names, leaves)
+        },
+        "keys": keys,
+        "files": _hashes(temporary),
+      }
+      manifest = {"content": content, "sha256": _digest(content)}
+      atomic_write_json(temporary / _MANIFEST, manifest)
+      for stale in self.steps():
+        if stale > step:
+          shutil.rmtree(self.directory / f"{stale}")
+      shutil.rmtree(folder, ignore_errors=True)
+      os.replace(temporary, folder)
+    except BaseException as error:
+      shutil.rmtree(temporary, ignore_errors=True)
+      # Orbax turns a full disk into a ValueError of many lines.
+      if not isinstance(error, OSError | ValueError):
+        raise
+      reason = str(error).strip().splitlines()[-1][-200:]
+      raise CheckpointError(
+        f"checkpoint {folder} could not be written ({reason}); the ones before "
+        "are intact: make room, then run the same command again"
+      ) from error
+    for old in self.steps()[: -self._keep]:
+      shutil.rmtree(self.directory / f"{old}")
+
+  def restore(self, template: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    """Returns step, tree and extra of the newest intact checkpoint.
+
+    A damaged one is passed over with one line on stderr.
+
+    Args:
+      template: a tree like the one saved, of arrays, numbers or
+        `jax.ShapeDtypeStruct`; each array comes back with the template's
+        shape, dtype and sharding.
+
+    Returns:
+      None where nothing has been saved.
+
+    Raises:
+      CheckpointError: if all are damaged.
+      UserError: if an array of the template differs from the saved one, with
+        its name, or is missing on one side.
+    """
+    steps = self.steps()
+    for step in reversed(steps):
+      folder = self.directory / f"{step}"
+      try:
+        manifest = _verify(folder)
+      except (OSError, ValueError) as error:
+        print(f"checkpoint {folder} is damaged: {error}", file=sys.stderr)
+        continue
+      tree = _restore(folder, manifest, template)
+      return step, tree, json.loads((folder / "extra.json").read_text())
+    if steps:
+      raise CheckpointError(
+        f"every checkpoint in {self.directory} is damaged (steps "
+        f"{', '.join(map(str, steps))}): delete the folder to start afresh"
+      )
+    return None
+
+
+def _restore(folder: Path, manifest: dict, template: Any) -> Any:
+  names, leaves = names_and_leaves(template)
+  wanted = {name: describe_leaf(leaf) for name, leaf in zip(names, leaves)}
+  _compare(folder, manifest["arrays"], wanted)
+  targets = {name: restore_target(leaf) for name, leaf in zip(names, leaves)}
+  state = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
+    folder / "state", args=ocp.args.StandardRestore(targets)
+  )
+  restored = [
+    restore_leaf(leaf, state[name], manifest["keys"].get(name))
+    for name, leaf in zip(names, leaves)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(template), restored)
+
+
+def _compare(folder: Path, saved: dict[str, list], wanted: dict) -> None:
+  found = []
+  for name in dict.fromkeys([*wanted, *saved]):
+    if name not in saved:
+      found.append(f"{name} is not in it")
+    elif name not in wanted:
+      found.append(f"{name} is in it but not wanted")
+    elif list(saved[name]) != wanted[name]:
+      (shape, dtype), (shape2, dtype2) = saved[name], wanted[name]
+      found.append(f"{name} is {dtype}{shape}, wanted {dtype2}{shape2}")
+  if found:
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    raise UserError(
+      f"checkpoint {folder} does not fit the model: {'; '.join(found[:3])}"
+      f"{more}: run with the config that wrote it, or in another workdir"
+    )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+  return {
+    path.relative_to(folder).as_posix(): _sha256(path)
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+
+
+def _sha256(path: Path) -> str:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(content: Any) -> str:
+  text = json.dumps(content, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _verify(folder: Path) -> dict[str, Any]:
+  manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+  try:
+    content, digest = manifest["content"], manifest["sha256"]
+  except (KeyError, TypeError):
+    raise ValueError(f"{_MANIFEST} is no manifest") from None
+  if _digest(content) != digest:
+    raise ValueError(f"{_MANIFEST} has changed since it was written")
+  for name, digest in content["files"].items():
+    path = folder / name
+    if not path.is_file():
+      raise ValueError(f"{name} is missing")
+    if _sha256(path) != digest:
+      raise ValueError(f"{name} has changed since it was written")
+  return content

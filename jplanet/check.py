@@ -1,0 +1,142 @@
+"""The rules that a configuration of PlaNet keeps, checked before any work."""
+
+from ml_collections import ConfigDict
+
+from jlejepa.runtime.config import validate
+from jlejepa.runtime.errors import (
+  UserError,
+  finite_nonnegative,
+  finite_positive,
+  fraction,
+  nonnegative_int,
+  one_of,
+  positive_int,
+  require,
+)
+from jplanet.planning import PLANNERS, check_planner, default_constants
+
+
+def _accept(name, value):
+  """Leaves a planner's constants to the planner's own checks."""
+  del name, value
+
+
+SCHEMA = dict(
+  task=str,
+  seed=nonnegative_int,
+  env=dict(
+    action_repeat=nonnegative_int,
+    size=positive_int,
+    renderer=one_of("auto", "gl", "ray"),
+    supersample=positive_int,
+    camera=int,
+    num_envs=positive_int,
+    workers=nonnegative_int,
+  ),
+  model=dict(
+    kind=one_of("rssm", "ssm", "drnn"),
+    encoder=one_of("conv", "patch"),
+    depth=positive_int,
+    state=positive_int,
+    belief=positive_int,
+    hidden=positive_int,
+    min_std=finite_positive,
+    gru=one_of("reset_before", "reset_after"),
+    mean_only=bool,
+    belief_only=bool,
+    reward_layers=nonnegative_int,
+    reward_units=positive_int,
+    reward_zero_init=bool,
+    bits=one_of(*range(1, 9)),
+    dither=bool,
+    center=bool,
+    plan_dot=one_of("float32", "bfloat16"),
+  ),
+  loss=dict(
+    image_scale=finite_nonnegative,
+    reward_scale=finite_nonnegative,
+    kl=one_of("planet", "balanced"),
+    kl_scale=finite_nonnegative,
+    kl_rep_scale=finite_nonnegative,
+    free_nats=finite_nonnegative,
+    global_prior_scale=finite_nonnegative,
+    overshooting_scale=finite_nonnegative,
+    overshooting_distance=nonnegative_int,
+    overshooting_free_nats=finite_nonnegative,
+  ),
+  optimizer=dict(
+    learning_rate=finite_positive,
+    eps=finite_positive,
+    eps_form=one_of("tf1", "standard"),
+    clip_norm=finite_positive,
+    warmup_updates=nonnegative_int,
+    ema=fraction,
+  ),
+  planner=dict(
+    name=one_of(*PLANNERS),
+    horizon=positive_int,
+    warm_start=bool,
+    sample_prior=bool,
+    **{
+      name: dict.fromkeys(constants, _accept)
+      for name, constants in default_constants().items()
+    },
+  ),
+  train=dict(
+    seed_episodes=positive_int,
+    max_episodes=positive_int,
+    updates_per_collect=positive_int,
+    batch=positive_int,
+    chunk=positive_int,
+    collect=one_of("plan", "random"),
+    noise=finite_nonnegative,
+    replay_bytes=positive_int,
+  ),
+  evaluate=dict(every=nonnegative_int, episodes=positive_int),
+  runtime=dict(
+    max_minutes=finite_nonnegative,
+    checkpoint_every=positive_int,
+    tensorboard=bool,
+  ),
+)
+
+
+def check_config(config: ConfigDict) -> None:
+  """Checks keys, types, ranges and what must fit together.
+
+  Raises:
+    UserError: one line naming the first thing that is wrong.
+  """
+  validate(config, SCHEMA)
+  try:
+    check_planner(config.planner)
+  except ValueError as error:
+    name = config.planner.name
+    raise UserError(f"config.planner.{name}: {error}") from error
+  tasks = split_tasks(config.task)
+  require(tasks, "config.task is empty: name a task such as cheetah_run")
+  require(
+    config.env.num_envs % len(tasks) == 0,
+    f"config.env.num_envs={config.env.num_envs} must be a multiple of the"
+    f" {len(tasks)} tasks: every phase collects as many episodes of each",
+  )
+  require(
+    config.model.kind == "rssm" or not config.model.belief_only,
+    "config.model.belief_only needs config.model.kind='rssm'",
+  )
+  distance, chunk = config.loss.overshooting_distance, config.train.chunk
+  require(
+    distance == 0 or 2 <= distance <= chunk,
+    f"config.loss.overshooting_distance={distance} must be 0 or lie between 2"
+    f" and config.train.chunk={chunk}",
+  )
+  require(
+    (distance > 0) == (config.loss.overshooting_scale > 0),
+    "config.loss.overshooting_distance and config.loss.overshooting_scale"
+    " belong together: set both or neither",
+  )
+
+
+def split_tasks(task: str) -> list[str]:
+  """Returns the names in a comma-separated list."""
+  return [name.strip() for name in task.split(",") if name.strip()]

@@ -1,0 +1,129 @@
+"""Episodes from environments in lockstep, with random or planned actions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jplanet.agent import Agent
+from jplanet.replay import Episode
+from jplanet.types import Key, Params
+
+
+class Policy(NamedTuple):
+  """Actions for `N` environments at once.
+
+  Attributes:
+    init: `() -> carry`.
+    act: `(carry, images [N, S, S, 3], t) -> (actions [N, A], carry)`.
+  """
+
+  init: Callable[[], Any]
+  act: Callable[[Any, np.ndarray, int], tuple[np.ndarray, Any]]
+
+
+def random_policy(seeds: list[int], action_dim: int) -> Policy:
+  """Draws uniform actions in `[-1, 1]`, one generator per environment."""
+
+  def init():
+    return [np.random.default_rng([seed, 1]) for seed in seeds]
+
+  def act(rngs, images, t):
+    del images, t
+    draw = [rng.uniform(-1, 1, action_dim).astype(np.float32) for rng in rngs]
+    return np.stack(draw), rngs
+
+  return Policy(init, act)
+
+
+def make_batched_act(agent: Agent) -> Callable:
+  """Compiles the agent for environments side by side.
+
+  Returns:
+    `act(params, states, images [N, S, S, 3], keys [N], t, noise) -> (actions
+    [N, A], states)`; environment `i` uses `fold_in(keys[i], t)` and nothing of
+    its neighbours.
+  """
+
+  def act(params, states, images, keys, t, noise):
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, t)
+    return jax.vmap(agent.act, in_axes=(None, 0, 0, 0, None))(
+      params, states, images, keys, noise
+    )
+
+  return jax.jit(act)
+
+
+def planned_policy(
+  batched_act: Callable,
+  agent: Agent,
+  params: Params,
+  key: Key,
+  seeds: list[int],
+  noise: float,
+) -> Policy:
+  """Plans with `params`, adding Gaussian noise of the given std."""
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+    key, jnp.array(seeds, jnp.uint32)
+  )
+  noise = jnp.float32(noise)
+
+  def init():
+    tile = lambda x: jnp.tile(x, (len(seeds),) + (1,) * jnp.ndim(x))
+    return jax.tree.map(tile, agent.init())
+
+  def act(carry, images, t):
+    actions, carry = batched_act(
+      params, carry, images, keys, jnp.int32(t), noise
+    )
+    return np.asarray(actions), carry
+
+  return Policy(init, act)
+
+
+def collect(
+  envs,
+  seeds: list[int],
+  policy: Policy,
+  *,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> list[Episode] | None:
+  """Runs one episode in every environment.
+
+  Args:
+    envs: environments in lockstep, as `jplanet.envs.Lockstep`.
+    seeds: one per environment; an episode is a function of its seed and its
+      actions.
+    policy: where actions come from.
+    should_stop: asked at every decision.
+
+  Returns:
+    One `Episode` per environment, or None if it was asked to stop.
+  """
+  images = envs.reset(seeds)
+  count = len(images)
+  carry = policy.init()
+  done = np.zeros(count, bool)
+  zero = (np.zeros(envs.action_dim, np.float32), np.float32(0))
+  entries = [[(images[i].copy(), *zero)] for i in range(count)]
+  t = 0
+  while not done.all():
+    if should_stop():
+      return None
+    actions, carry = policy.act(carry, images, t)
+    running = ~done
+    images, rewards, done = envs.step(actions)
+    for i in np.flatnonzero(running):
+      entries[i].append((images[i].copy(), actions[i], rewards[i]))
+    t += 1
+  return [_episode(*zip(*rows)) for rows in entries]
+
+
+def _episode(images, actions, rewards) -> Episode:
+  return Episode(
+    image=np.stack(images),
+    action=np.stack(actions).astype(np.float32),
+    reward=np.array(rewards, np.float32),
+  )

@@ -1,0 +1,57 @@
+"""What a run has done so far; the part of a checkpoint that is no array."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Counters(NamedTuple):
+  """Counts over the whole run, all tasks together.
+
+  Attributes:
+    episodes: collected, seed episodes included; also the replay's cursor.
+    decisions: actions chosen by the agent or at random.
+    env_steps: control steps of the simulator, decisions times action repeat.
+    updates: gradient steps.
+    evaluations: done so far.
+    minutes: wall-clock minutes, over all processes of the run.
+    scores: per task, a list of evaluations: dicts with `env_steps`,
+      `episodes`, `minutes` and `returns`.
+  """
+
+  episodes: int = 0
+  decisions: int = 0
+  env_steps: int = 0
+  updates: int = 0
+  evaluations: int = 0
+  minutes: float = 0.0
+  scores: dict[str, list[dict[str, Any]]] = {}  # noqa: RUF012 never mutated
+
+  def add_episodes(
+    self, lengths: list[int], action_repeats: list[int]
+  ) -> "Counters":
+    """Counts episodes of `lengths` decisions, the tasks taking turns."""
+    repeats = np.resize(action_repeats, len(lengths))
+    return self._replace(
+      episodes=self.episodes + len(lengths),
+      decisions=self.decisions + sum(lengths),
+      env_steps=self.env_steps + int(np.dot(lengths, repeats)),
+    )
+
+  def add_scores(self, tasks: list[str], returns: list[float]) -> "Counters":
+    """Notes an evaluation whose episodes took turns among the tasks."""
+    scores = {task: list(self.scores.get(task, [])) for task in tasks}
+    for i, task in enumerate(tasks):
+      scores[task].append(
+        dict(
+          env_steps=self.env_steps // len(tasks),
+          episodes=self.episodes // len(tasks),
+          minutes=self.minutes,
+          returns=list(returns[i :: len(tasks)]),
+        )
+      )
+    return self._replace(scores=scores)
+
+  def numbers(self) -> dict[str, float]:
+    """Returns the counts without the scores."""
+    return {k: v for k, v in self._asdict().items() if k != "scores"}

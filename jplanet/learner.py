@@ -1,0 +1,104 @@
+"""One update of the world model, compiled once."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jplanet.optimizer import ema_update
+from jplanet.types import Array, Batch, Key, Params, WorldModel
+
+
+@struct.dataclass
+class TrainState:
+  """Everything that an update changes.
+
+  Attributes:
+    params: the weights.
+    average: their moving average, with which the agent acts; None when the
+      agent acts with the latest weights.
+    opt_state: the optimiser's.
+    updates: int32 `[]`, updates made, skipped ones included.
+    skipped: int32 `[]`, updates in a row skipped for a non-finite gradient.
+  """
+
+  params: Params
+  average: Params | None
+  opt_state: optax.OptState
+  updates: Array
+  skipped: Array
+
+  @property
+  def acting_params(self) -> Params:
+    return self.params if self.average is None else self.average
+
+
+def init_state(
+  key: Key,
+  model: WorldModel,
+  optimizer: optax.GradientTransformation,
+  *,
+  images: Array | None = None,
+  ema: float = 0.0,
+) -> TrainState:
+  """Makes the first state; `images` `[N, S, S, 3]` are examples for `init`."""
+  params = model.init(key, images)
+  return TrainState(
+    params=params,
+    # A copy: donated buffers must not be shared with `params`.
+    average=jax.tree.map(jnp.copy, params) if ema else None,
+    opt_state=optimizer.init(params),
+    updates=jnp.zeros((), jnp.int32),
+    skipped=jnp.zeros((), jnp.int32),
+  )
+
+
+def make_train_step(
+  model: WorldModel,
+  optimizer: optax.GradientTransformation,
+  *,
+  ema: float = 0.0,
+) -> Callable[[TrainState, Batch, Key], tuple[TrainState, dict[str, Array]]]:
+  """Makes `step(state, batch, key) -> (state, metrics)`, to be jitted.
+
+  `key` is the run's: the update's own is derived from it and the counter, so
+  that a resumed run continues the same stream. A gradient that is not finite
+  leaves parameters and optimiser as they are and is counted.
+
+  Args:
+    model: the world model.
+    optimizer: its optimiser.
+    ema: decay of the averaged weights; 0 keeps none.
+
+  Returns:
+    The step. Metrics are scalars; `grad_norm` is taken before clipping.
+  """
+
+  def step(state: TrainState, batch: Batch, key: Key):
+    key = jax.random.fold_in(key, state.updates)
+    grads, metrics = jax.grad(model.loss, has_aux=True)(
+      state.params, batch, key
+    )
+    norm = optax.global_norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+    keep = lambda new, old: jax.tree.map(
+      lambda n, o: jnp.where(finite, n, o), new, old
+    )
+    params = keep(params, state.params)
+    average = state.average
+    if ema:
+      average = ema_update(average, params, ema, state.updates)
+    new = TrainState(
+      params=params,
+      average=average,
+      opt_state=keep(opt_state, state.opt_state),
+      updates=state.updates + 1,
+      skipped=jnp.where(finite, 0, state.skipped + 1),
+    )
+    return new, metrics | {"grad_norm": norm}
+
+  return step

@@ -1,0 +1,263 @@
+"""Encoders, decoders and heads (PlaNet, Appendix A), for any leading axes.
+
+Every kernel starts Glorot uniform and every bias at zero, as in the official
+code: Flax's own default (LeCun normal) is a different network.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jplanet.types import Array
+
+glorot = nn.initializers.glorot_uniform()
+
+
+def bf16_dot_general(x, y, dimension_numbers, precision=None, **_):
+  """Multiplies in bfloat16 and accumulates in float32.
+
+  On CPU only a bfloat16 product with a float32 result reaches the matrix
+  units; a bfloat16 result is computed as float32 with conversions around it.
+  """
+  del precision
+  return lax.dot_general(
+    x.astype(jnp.bfloat16),
+    y.astype(jnp.bfloat16),
+    dimension_numbers,
+    preferred_element_type=jnp.float32,
+  )
+
+
+DOTS = {"float32": lax.dot_general, "bfloat16": bf16_dot_general}
+
+
+class Dense(nn.Module):
+  """A dense layer in float32 or with bfloat16 products (`DOTS`)."""
+
+  features: int
+  dot: str = "float32"
+  kernel_init: Callable = glorot
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    dense = nn.Dense(
+      self.features,
+      kernel_init=self.kernel_init,
+      dot_general=DOTS[self.dot],
+      name="dense",
+    )
+    # As one matrix: XLA's CPU backend sums a kernel's gradient over several
+    # leading axes about ten times slower than over one.
+    return dense(x.reshape(-1, x.shape[-1])).reshape(
+      *x.shape[:-1], self.features
+    )
+
+
+class JointDense(nn.Module):
+  """A dense layer on `[first, second]` whose parts can be multiplied apart.
+
+  Inside a scan only the part that depends on the carry needs the product;
+  `project_second` does the other one for a whole sequence beforehand.
+  """
+
+  first: int
+  second: int
+  features: int
+  dot: str = "float32"
+
+  def setup(self):
+    shape = (self.first + self.second, self.features)
+    self.kernel = self.param("kernel", glorot, shape)
+    self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
+
+  def _product(self, x: Array, kernel: Array) -> Array:
+    dims = (((x.ndim - 1,), (0,)), ((), ()))
+    return DOTS[self.dot](x, kernel, dims)
+
+  def project_second(self, x: Array) -> Array:
+    """Returns `x @ W_second + b`, `[..., features]`."""
+    return self._product(x, self.kernel[self.first :]) + self.bias
+
+  def __call__(self, x: Array, projected: Array) -> Array:
+    return self._product(x, self.kernel[: self.first]) + projected
+
+
+class MLP(nn.Module):
+  """`layers` ReLU layers of `units`, then a linear one of `outputs`."""
+
+  layers: int
+  units: int
+  outputs: int
+  dot: str = "float32"
+  zero_output: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    for i in range(self.layers):
+      x = nn.relu(Dense(self.units, self.dot, name=f"hidden{i}")(x))
+    init = nn.initializers.zeros if self.zero_output else glorot
+    return Dense(self.outputs, self.dot, init, name="output")(x)
+
+
+class ConvEncoder(nn.Module):
+  """Four VALID stride-2 convolutions: 64 -> 31 -> 14 -> 6 -> 2 (`[1024]`)."""
+
+  depth: int = 32
+
+  @nn.compact
+  def __call__(self, image: Array) -> Array:
+    x = image
+    for i in range(4):
+      x = nn.Conv(
+        self.depth * 2**i,
+        (4, 4),
+        strides=(2, 2),
+        padding="VALID",
+        kernel_init=glorot,
+      )(x)
+      x = nn.relu(x)
+    return x.reshape(*x.shape[:-3], -1)
+
+
+class ConvDecoder(nn.Module):
+  """A linear layer and four transposed convolutions: 1 -> 5 -> 13 -> 30 -> 64.
+
+  The dense layer has no activation; the last convolution is linear.
+  """
+
+  depth: int = 32
+
+  @nn.compact
+  def __call__(self, features: Array) -> Array:
+    x = Dense(32 * self.depth, name="dense")(features)[..., None, None, :]
+    shapes = [(4, 5), (2, 5), (1, 6), (None, 6)]
+    for i, (width, kernel) in enumerate(shapes):
+      x = nn.ConvTranspose(
+        3 if width is None else width * self.depth,
+        (kernel, kernel),
+        strides=(2, 2),
+        padding="VALID",
+        kernel_init=glorot,
+      )(x)
+      x = x if width is None else nn.relu(x)
+    return x
+
+
+class PatchEncoder(nn.Module):
+  """Non-overlapping 4x4 patches, then 2x2 merges down to a 2x2 map.
+
+  Takes pixels in the order of `to_patches`, `[.., P, 48]`, in which four cells
+  to be merged are neighbours: every layer is one matrix product. On CPU, where
+  the gradients of overlapping convolutions and every transposition are slow,
+  this is several times faster than a convolutional network.
+  """
+
+  depth: int = 32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    width = self.depth
+    x = nn.relu(Dense(width, name="patch")(x))
+    while x.shape[-2] > 4:
+      width *= 2
+      x = x.reshape(*x.shape[:-2], x.shape[-2] // 4, -1)
+      x = nn.relu(Dense(width, name=f"merge{width}")(x))
+    return x.reshape(*x.shape[:-2], -1)
+
+
+class PatchDecoder(nn.Module):
+  """The mirror image of `PatchEncoder`: `[.., F] -> [.., P, 48]`."""
+
+  patches: int
+  depth: int = 32
+
+  @nn.compact
+  def __call__(self, features: Array) -> Array:
+    width, cells = self.depth * math.isqrt(self.patches) // 2, 4
+    x = nn.relu(Dense(cells * width, name="dense")(features))
+    x = x.reshape(*x.shape[:-1], cells, width)
+    while cells < self.patches:
+      width, cells = width // 2, cells * 4
+      x = nn.relu(Dense(4 * width, name=f"split{width}")(x))
+      x = x.reshape(*x.shape[:-2], cells, width)
+    return Dense(48, name="patch")(x)
+
+
+def to_patches(image: Array) -> Array:
+  """Orders the pixels of `[S, S, 3]` as 4x4 patches `[(S / 4)^2, 48]`.
+
+  The patches follow the Z-order curve: each run of four is a 2x2 square, each
+  run of sixteen a 4x4 square, and so on.
+  """
+  levels = int(math.log2(image.shape[0] // 4))
+  split = [2] * levels + [4]
+  x = image.reshape(*split, *split, 3)
+  order = [axis for i in range(levels + 1) for axis in (i, levels + 1 + i)]
+  return x.transpose(*order, 2 * levels + 2).reshape(-1, 48)
+
+
+def from_patches(x: Array) -> Array:
+  """Undoes `to_patches`: `[P, 48] -> [S, S, 3]`."""
+  size = 4 * math.isqrt(x.shape[0])
+  levels = int(math.log2(size // 4))
+  x = x.reshape(*[2] * (2 * levels), 4, 4, 3)
+  order = [2 * i for i in range(levels + 1)]
+  order += [2 * i + 1 for i in range(levels + 1)]
+  return x.transpose(*order, 2 * levels + 2).reshape(size, size, 3)
+
+
+class ImageNetworks(NamedTuple):
+  """An encoder and a decoder, and the order of pixels that they share.
+
+  `arrange([S, S, 3])` puts the pixels in that order and `restore` undoes it; a
+  loss that sums over pixels can compare images as arranged.
+  """
+
+  encoder: nn.Module
+  decoder: nn.Module
+  arrange: Callable[[Array], Array]
+  restore: Callable[[Array], Array]
+
+
+def make_image_networks(kind: str, size: int, depth: int) -> ImageNetworks:
+  """Makes the networks `kind` for images of `size`.
+
+  Args:
+    kind: "conv" (the paper's) or "patch" (matrix products only).
+    size: `S`; 64 for "conv", a power of two of at least 8 for "patch".
+    depth: channels of the first layer.
+
+  Raises:
+    ValueError: for an unknown kind or a size that it cannot take.
+  """
+  if kind == "conv":
+    if size != 64:
+      raise ValueError(
+        f"the convolutional networks take 64x64 images, got size={size}: set"
+        " model.encoder='patch' or env.size=64"
+      )
+    identity = lambda x: x
+    return ImageNetworks(
+      ConvEncoder(depth), ConvDecoder(depth), identity, identity
+    )
+  if kind == "patch":
+    if size < 8 or size & (size - 1):
+      raise ValueError(
+        "the patch networks take a size that is a power of two of at least 8,"
+        f" got size={size}"
+      )
+    decoder = PatchDecoder((size // 4) ** 2, depth)
+    return ImageNetworks(
+      PatchEncoder(depth), decoder, to_patches, from_patches
+    )
+  raise ValueError(f"unknown encoder {kind!r}: expected 'conv' or 'patch'")
+
+
+def count_weights(params) -> int:
+  """Returns the number of scalars in a tree of parameters."""
+  return sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,68 @@
+"""Gaussian action noise with a power spectrum of 1/f^beta along time."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jplanet.types import Array, Key
+
+
+def _power(horizon: int, beta: float) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the frequencies `[H]` of a DFT and the power of each, mean 1."""
+  frequency = np.abs(np.fft.fftfreq(horizon))
+  # f^-beta has no value at 0. The constant component gets the power of the
+  # slowest oscillation, as in iCEM's own generator.
+  power = np.maximum(frequency, 1 / horizon) ** -float(beta)
+  return frequency, power / power.mean()
+
+
+def colour_matrix(horizon: int, beta: float) -> np.ndarray:
+  """Builds the filter that turns white noise into coloured noise.
+
+  The filter multiplies the spectrum by `f^(-beta / 2)`. It is circulant, so
+  every step of the horizon has the same distribution.
+
+  Args:
+    horizon: steps, `H`.
+    beta: 0 for white noise, 2 for a random walk's spectrum.
+
+  Returns:
+    float32 `[H, H]`, rows of unit norm.
+  """
+  _, power = _power(horizon, beta)
+  response = np.fft.ifft(np.sqrt(power)).real
+  step = np.arange(horizon)
+  return response[(step[:, None] - step) % horizon].astype(np.float32)
+
+
+def lag_one(horizon: int, beta: float) -> float:
+  """Returns the correlation of neighbouring steps of coloured noise."""
+  frequency, power = _power(horizon, beta)
+  return float(np.mean(power * np.cos(2 * math.pi * frequency)))
+
+
+def coloured_noise(
+  key: Key, horizon: int, action_dim: int, beta: float = 0.0
+) -> Array:
+  """Draws one sequence of coloured noise (iCEM, Pinneri 2020, section 3.1).
+
+  A single matrix product rather than an FFT: horizons are short, and under
+  `vmap` over candidates the products batch into one.
+
+  Args:
+    key: consumed.
+    horizon: steps, `H`.
+    action_dim: independent channels, `A`.
+    beta: exponent of the spectrum `1 / f^beta`; static.
+
+  Returns:
+    `[H, A]`, standard normal at every entry, correlated along time.
+  """
+  white = jax.random.normal(key, (horizon, action_dim))
+  if beta == 0:
+    return white
+  return jnp.matmul(
+    colour_matrix(horizon, beta), white, precision=jax.lax.Precision.HIGHEST
+  )

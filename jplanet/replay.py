@@ -1,0 +1,189 @@
+"""Episodes in memory and on disk, and chunks drawn from them.
+
+An episode of `T` decisions has `T + 1` entries. Entry `t` is (the action that
+led here, the observation here, the reward received on arriving here); entry 0
+is the reset: a zero action, the first image, a zero reward. Gym-style data
+`(o_t, a_t, r_{t+1})` must be shifted by one to fit.
+"""
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jplanet.types import Batch
+
+
+class Episode(NamedTuple):
+  """`image` uint8 `[T+1, S, S, 3]`, `action` `[T+1, A]`, `reward` `[T+1]`."""
+
+  image: np.ndarray
+  action: np.ndarray
+  reward: np.ndarray
+
+  @property
+  def nbytes(self) -> int:
+    return self.image.nbytes + self.action.nbytes + self.reward.nbytes
+
+
+def check_episode(
+  episode: Episode, image_shape: tuple[int, ...], action_dim: int
+) -> None:
+  """Checks shapes, types and values of an episode.
+
+  Raises:
+    ValueError: naming the field, what was expected and what was found.
+  """
+  length = len(episode.image)
+  expected = {
+    "image": (np.uint8, (length, *image_shape)),
+    "action": (np.float32, (length, action_dim)),
+    "reward": (np.float32, (length,)),
+  }
+  for name, (dtype, shape) in expected.items():
+    value = getattr(episode, name)
+    if value.dtype != dtype or value.shape != shape:
+      raise ValueError(
+        f"episode field {name!r}: expected {np.dtype(dtype)} {shape}, got"
+        f" {value.dtype} {value.shape}"
+      )
+    if dtype == np.float32 and not np.isfinite(value).all():
+      raise ValueError(f"episode field {name!r} has values that are not finite")
+  if length < 2:
+    raise ValueError(f"an episode needs at least 2 entries, got {length}")
+
+
+class Replay:
+  """A store of episodes with a limit in bytes.
+
+  Sampling is uniform over episodes, then over the offsets of a chunk within
+  the episode (the last one included); a chunk never crosses an end.
+  """
+
+  def __init__(
+    self,
+    image_shape: tuple[int, ...],
+    action_dim: int,
+    *,
+    folder: str | os.PathLike | None = None,
+    max_bytes: int = 8 * 2**30,
+  ):
+    """Makes an empty store.
+
+    Args:
+      image_shape: `(S, S, 3)`.
+      action_dim: `A`.
+      folder: where episodes are kept as `<number>.npz`; None keeps them in
+        memory only.
+      max_bytes: above it the oldest episodes leave the memory (their files
+        stay).
+    """
+    self.image_shape, self.action_dim = tuple(image_shape), action_dim
+    self.folder = None if folder is None else Path(folder)
+    self.max_bytes = max_bytes
+    self.episodes: deque[Episode] = deque()
+    self.added = 0
+    self.nbytes = 0
+    if self.folder is not None:
+      self.folder.mkdir(parents=True, exist_ok=True)
+
+  def __len__(self) -> int:
+    return len(self.episodes)
+
+  def add(self, episode: Episode) -> None:
+    """Adds an episode and writes its file, whole or not at all.
+
+    Raises:
+      ValueError: for wrong shapes, types or values that are not finite.
+    """
+    check_episode(episode, self.image_shape, self.action_dim)
+    if self.folder is not None:
+      path = self.folder / f"{self.added:06d}.npz"
+      partial = path.with_suffix(".partial")
+      with open(partial, "wb") as file:
+        np.savez_compressed(file, **episode._asdict())
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(partial, path)
+    self._remember(episode)
+
+  def _remember(self, episode: Episode) -> None:
+    self.episodes.append(episode)
+    self.added += 1
+    self.nbytes += episode.nbytes
+    while self.nbytes > self.max_bytes and len(self.episodes) > 1:
+      self.nbytes -= self.episodes.popleft().nbytes
+
+  def load(self, count: int) -> list[str]:
+    """Fills the store with the first `count` episodes of the folder.
+
+    Later files come from a future that the restored agent has not seen: they
+    are moved to `aside/`. So are files that cannot be read.
+
+    Returns:
+      One line per damaged or missing file.
+
+    Raises:
+      ValueError: if more than a tenth of the episodes are lost.
+    """
+    lost = []
+    for number in range(count):
+      path = self.folder / f"{number:06d}.npz"
+      try:
+        with np.load(path, allow_pickle=False) as data:
+          episode = Episode(**{name: data[name] for name in Episode._fields})
+        check_episode(episode, self.image_shape, self.action_dim)
+      except Exception as error:  # zip, zlib, OS and key errors all mean damage
+        lost.append(f"{path.name}: {type(error).__name__}: {error}")
+        self.added += 1
+        if path.exists():
+          self._set_aside(path)
+        continue
+      self._remember(episode)
+    for path in sorted(self.folder.glob("*.npz")):
+      if path.stem.isdigit() and int(path.stem) >= count:
+        self._set_aside(path)
+    if len(lost) > count / 10:
+      raise ValueError(
+        f"{len(lost)} of {count} episodes in {self.folder} cannot be used, the"
+        f" first because of {lost[0]}; more than a tenth are lost"
+      )
+    return lost
+
+  def _set_aside(self, path: Path) -> None:
+    aside = self.folder / "aside"
+    aside.mkdir(exist_ok=True)
+    os.replace(path, aside / path.name)
+
+  def sample(
+    self, rng: np.random.Generator, batch: int, chunk: int
+  ) -> Batch:
+    """Draws `batch` chunks of `chunk` entries.
+
+    Returns:
+      A `Batch` of numpy arrays with leading `[batch, chunk]`.
+
+    Raises:
+      ValueError: if the store is empty or an episode is shorter than a chunk.
+    """
+    if not self.episodes:
+      raise ValueError("cannot sample from an empty replay: add episodes first")
+    images = np.empty((batch, chunk, *self.image_shape), np.uint8)
+    actions = np.empty((batch, chunk, self.action_dim), np.float32)
+    rewards = np.empty((batch, chunk), np.float32)
+    for i, number in enumerate(rng.integers(len(self.episodes), size=batch)):
+      episode = self.episodes[number]
+      last = len(episode.image) - chunk
+      if last < 0:
+        raise ValueError(
+          f"a chunk of {chunk} entries is longer than an episode of"
+          f" {len(episode.image)}: set train.chunk lower"
+        )
+      start = rng.integers(last + 1)
+      window = slice(start, start + chunk)
+      images[i] = episode.image[window]
+      actions[i] = episode.action[window]
+      rewards[i] = episode.reward[window]
+    return Batch(image=images, action=actions, reward=rewards)

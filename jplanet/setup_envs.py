@@ -1,0 +1,88 @@
+"""The environments of a run, as its configuration asks for them."""
+
+from collections.abc import Callable
+
+import dm_env
+from ml_collections import ConfigDict
+
+from jlejepa.runtime.errors import UserError
+from jplanet.check import split_tasks
+from jplanet.envs import Lockstep, WorkerPool, check_env, make_env
+from jplanet.envs.padding import make_padded_env
+
+EnvMaker = Callable[[], dm_env.Environment]
+
+
+class EnvFactory:
+  """Makes groups of environments in lockstep.
+
+  Attributes:
+    tasks: the names of the tasks, one after the other in every group.
+    action_repeats: control steps per decision of each task.
+    action_dim: `A`, the largest of the tasks.
+  """
+
+  def __init__(self, config: ConfigDict, maker: EnvMaker | None = None):
+    """Looks at one environment of each task.
+
+    Args:
+      config: the run's.
+      maker: makes an environment of the user's own in place of the task's; it
+        is then checked and wrapped by `jplanet.envs.check_env`.
+
+    Raises:
+      UserError: an unknown task, an action space that is not continuous, a
+        renderer that does not work here, or a chunk longer than an episode.
+    """
+    self._config, self._maker = config.env, maker
+    self.tasks = split_tasks(config.task) if maker is None else [config.task]
+    samples = []
+    try:
+      samples = [self._make(task) for task in self.tasks]
+    except (ValueError, RuntimeError, ImportError) as error:
+      raise UserError(str(error)) from error
+    self.action_dim = max(env.action_spec().shape[0] for env in samples)
+    self.action_repeats = [getattr(e, "action_repeat", 1) for e in samples]
+    self.renderer = getattr(samples[0], "renderer", "unknown")
+    for env in samples:
+      env.close()
+
+  def _options(self) -> dict:
+    env = self._config
+    return dict(
+      action_repeat=env.action_repeat or None,
+      size=env.size,
+      renderer=env.renderer,
+      camera=env.camera,
+      supersample=env.supersample,
+    )
+
+  def _make(self, task: str) -> dm_env.Environment:
+    if self._maker is not None:
+      return check_env(self._maker(), size=self._config.size)
+    return make_env(task, **self._options())
+
+  def group(self, count: int, *, workers: int = 0) -> Lockstep | WorkerPool:
+    """Makes `count` environments, the tasks taking turns.
+
+    Args:
+      count: `N`.
+      workers: processes to spread them over; 0 keeps them in this one.
+    """
+    tasks = [self.tasks[i % len(self.tasks)] for i in range(count)]
+    if workers and self._maker is None:
+      from functools import partial
+
+      makers = [
+        partial(make_padded_env, task, self.action_dim, **self._options())
+        for task in tasks
+      ]
+      return WorkerPool(makers, num_workers=min(workers, count))
+    if self._maker is not None:
+      return Lockstep([self._make(task) for task in tasks])
+    return Lockstep(
+      [
+        make_padded_env(task, self.action_dim, **self._options())
+        for task in tasks
+      ]
+    )

@@ -1,0 +1,366 @@
+"""The training loop (Algorithm 1): seed episodes, then fit and collect.
+
+    python -m jplanet.train --config=configs/planet.py:cheetah_run \
+        --workdir=runs/cheetah [--config.KEY=VALUE ...]
+
+The same command on the same folder goes on with the run. Without `--config`
+the CPU default runs, and without `--workdir` it runs in `runs/<task>`.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jlejepa.runtime.checkpoint import Checkpoints
+from jlejepa.runtime.errors import exit_on_user_error
+from jlejepa.runtime.flags import parse_flags
+from jlejepa.runtime.metrics import MetricsWriter
+from jlejepa.runtime.progress import Progress
+from jlejepa.runtime.run_folder import RunFolder
+from jlejepa.runtime.stop import StopSignal
+from jplanet import report
+from jplanet.check import check_config
+from jplanet.collect import collect, planned_policy, random_policy
+from jplanet.counters import Counters
+from jplanet.learner import init_state, make_train_step
+from jplanet.replay import Episode, Replay
+from jplanet.setup import EVALUATE, TRAIN, Parts, build, episode_seeds
+from jplanet.setup_envs import EnvFactory, EnvMaker
+
+MAX_SKIPPED = 10
+UPDATES_PER_WAIT = 20
+
+
+class NonFiniteError(RuntimeError):
+  """Gradients stayed non-finite; the parameters are still those before."""
+
+
+def fit(
+  config: ConfigDict,
+  workdir: str,
+  *,
+  env: EnvMaker | None = None,
+  force: bool = False,
+  quiet: bool = False,
+  callback: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+  """Trains an agent, or goes on with the run in `workdir`.
+
+  Args:
+    config: as `configs/planet.py` makes it.
+    workdir: the run folder.
+    env: makes a `dm_env.Environment` of your own in place of `config.task`;
+      called once for every environment in lockstep.
+    force: take a folder that holds a run of another configuration.
+    quiet: print nothing.
+    callback: called with every row of metrics.
+
+  Returns:
+    The last row of metrics, and under `exit_code` what the command returns: 0
+    for a finished run, 75 for one that a signal stopped.
+
+  Raises:
+    UserError: for a configuration or a folder that cannot be used, before
+      anything is compiled.
+    NonFiniteError: after `MAX_SKIPPED` bad gradients in a row.
+  """
+  check_config(config)
+  factory = EnvFactory(config, env)
+  with ExitStack() as stack:
+    folder = stack.enter_context(
+      RunFolder.open(
+        workdir, config, force=force, extra={"renderer": factory.renderer}
+      )
+    )
+    trainer = Trainer(config, folder, factory, quiet, callback, stack)
+    trainer.run()
+    return trainer.finish()
+
+
+class Trainer:
+  """The loop's state on the host; each method is one phase of the loop."""
+
+  def __init__(self, config, folder, factory, quiet, callback, stack):
+    self.config, self.folder, self.factory = config, folder, factory
+    self.quiet, self.callback = quiet, callback
+    self.parts: Parts = build(config, factory.action_dim)
+    train, env = config.train, config.env
+    size = (env.size, env.size, 3)
+    self.replay = Replay(
+      size,
+      factory.action_dim,
+      folder=folder.episodes,
+      max_bytes=train.replay_bytes,
+    )
+    self.envs = factory.group(env.num_envs, workers=env.workers)
+    stack.callback(self.envs.close)
+    self.eval_envs = factory.group(
+      config.evaluate.episodes * len(factory.tasks), workers=env.workers
+    )
+    stack.callback(self.eval_envs.close)
+    self.key = jax.random.key(config.seed)
+    self.step = jax.jit(
+      make_train_step(
+        self.parts.model, self.parts.optimizer, ema=config.optimizer.ema
+      ),
+      donate_argnums=0,
+    )
+    self.checkpoints = Checkpoints(folder.checkpoints)
+    self.state, self.counters = None, Counters()
+    self.row: dict[str, Any] = {}
+    self.last_row: dict[str, Any] = {}
+    self.last_saved = -1
+    self._restore()
+    self.metrics = stack.enter_context(
+      MetricsWriter(
+        folder.path, config.runtime.tensorboard, step_key="env_steps"
+      )
+    )
+    self.metrics.truncate_after("env_steps", self.counters.env_steps)
+    self.stop = stack.enter_context(
+      StopSignal(config.runtime.max_minutes, self.counters.minutes)
+    )
+    tasks = len(factory.tasks)
+    self.seed_episodes = _round_up(train.seed_episodes * tasks, env.num_envs)
+    self.max_episodes = train.max_episodes * tasks
+    self.progress = Progress(
+      total_steps=self.max_episodes,
+      total_minutes=config.runtime.max_minutes or None,
+      elapsed_minutes=self.counters.minutes,
+      quiet=quiet,
+    )
+
+  # The loop: what comes next is a function of the counters alone, so that a
+  # restored run goes on where the checkpoint stands.
+
+  def run(self) -> None:
+    """Runs phases until the episodes or the time are used up."""
+    while not self.stop.requested:
+      c = self.counters
+      if c.episodes < self.seed_episodes:
+        self.collect(random=True)
+        continue
+      if self.state is None:
+        self.init()
+      phase = (c.episodes - self.seed_episodes) // self.config.env.num_envs
+      target = (phase + 1) * self.config.train.updates_per_collect
+      every = self.config.evaluate.every
+      if c.updates < target:
+        self.fit(target)
+      elif every and (phase + 1) // every > c.evaluations:
+        self.evaluate()
+      elif c.episodes < self.max_episodes:
+        self.collect(random=self.config.train.collect == "random")
+        if (phase + 1) % self.config.runtime.checkpoint_every == 0:
+          self.save()
+      else:
+        break
+
+  def init(self) -> None:
+    """Makes the first weights, with the seed episodes as examples."""
+    images = np.concatenate([e.image for e in self.replay.episodes])
+    self.state = init_state(
+      jax.random.fold_in(self.key, 0),
+      self.parts.model,
+      self.parts.optimizer,
+      images=images,
+      ema=self.config.optimizer.ema,
+    )
+
+  def fit(self, target: int) -> None:
+    """Updates the model on chunks of the replay, up to `target` updates."""
+    start, first = time.monotonic(), self.counters.updates
+    batch, chunk = self.config.train.batch, self.config.train.chunk
+    key, metrics = jax.random.fold_in(self.key, 1), {}
+    for update in range(first, target):
+      rng = np.random.default_rng([self.config.seed, update])
+      self.state, metrics = self.step(
+        self.state, self.replay.sample(rng, batch, chunk), key
+      )
+      self.counters = self.counters._replace(updates=update + 1)
+      if update % UPDATES_PER_WAIT == 0:
+        # Without waiting, the host would queue updates far past a stop.
+        jax.block_until_ready(self.state.updates)
+        self._show()
+        if self.stop.requested:
+          break
+    self.row |= {name: float(value) for name, value in metrics.items()}
+    self.row["seconds_fit"] = time.monotonic() - start
+    if int(self.state.skipped) >= MAX_SKIPPED:
+      raise NonFiniteError(
+        f"the last {int(self.state.skipped)} gradients up to update"
+        f" {self.counters.updates} were not finite; the parameters are those"
+        " before them: lower config.optimizer.learning_rate, or look at the"
+        " data in the run's episodes/"
+      )
+
+  def collect(self, *, random: bool) -> None:
+    """Adds one episode of every environment to the replay."""
+    start = time.monotonic()
+    seeds = episode_seeds(
+      self.config.seed, TRAIN, self.counters.episodes, self.envs.num_envs
+    )
+    if random:
+      policy = random_policy(seeds, self.factory.action_dim)
+    else:
+      policy = self._policy(seeds, self.config.train.noise)
+    episodes = collect(
+      self.envs, seeds, policy, should_stop=lambda: self.stop.requested
+    )
+    if episodes is None:
+      return
+    for episode in episodes:
+      self.replay.add(episode)
+    self.counters = self.counters.add_episodes(
+      [len(e.reward) - 1 for e in episodes], self.factory.action_repeats
+    )
+    returns = [float(e.reward.sum()) for e in episodes]
+    self.row |= {
+      "train_return": float(np.mean(returns)),
+      "replay_bytes": self.replay.nbytes,
+      "physics_errors": self.envs.physics_errors,
+      "seconds_collect": time.monotonic() - start,
+    }
+    self._log()
+
+  def evaluate(self) -> list[Episode] | None:
+    """Runs noise-free episodes on fresh seeds and notes their returns."""
+    start = time.monotonic()
+    c, count = self.counters, self.eval_envs.num_envs
+    seeds = episode_seeds(
+      self.config.seed, EVALUATE, c.evaluations * count, count
+    )
+    episodes = collect(
+      self.eval_envs,
+      seeds,
+      self._policy(seeds, 0.0),
+      should_stop=lambda: bool(self.stop.exit_code),
+    )
+    if episodes is None:
+      return None
+    returns = [float(e.reward.sum()) for e in episodes]
+    self.counters = c._replace(
+      minutes=self.stop.minutes, evaluations=c.evaluations + 1
+    ).add_scores(self.factory.tasks, returns)
+    report.write_all_scores(
+      self.folder,
+      self.counters,
+      seed=self.config.seed,
+      renderer=self.factory.renderer,
+    )
+    self.row |= {
+      "eval_return": float(np.mean(returns)),
+      "eval_return_std": float(np.std(returns)),
+      "seconds_evaluate": time.monotonic() - start,
+    }
+    return episodes
+
+  def save(self) -> None:
+    """Writes a checkpoint of everything that a resume needs."""
+    if self.state is None or self.last_saved == self.counters.updates:
+      return
+    start = time.monotonic()
+    self.counters = self.counters._replace(minutes=self.stop.minutes)
+    self.checkpoints.save(
+      self.counters.updates, self.state, self.counters._asdict()
+    )
+    self.last_saved = self.counters.updates
+    self.row["seconds_save"] = time.monotonic() - start
+
+  def finish(self) -> dict[str, Any]:
+    """Saves, evaluates a last time, and draws the pictures."""
+    self.save()
+    self.progress.close()
+    result = self.row | self.counters.numbers()
+    result["exit_code"] = self.stop.exit_code
+    if self.stop.exit_code:
+      self._say(f"stopped by {self.stop.reason}; the same command goes on")
+      return result
+    if self.state is not None:
+      episodes = self.evaluate()
+      if episodes is not None:
+        result |= self.row
+        result["pictures"] = report.write_pictures(
+          self.folder,
+          self.parts.model,
+          self.state.acting_params,
+          episodes,
+          jax.random.fold_in(self.key, 3),
+        )
+    return result
+
+  def _policy(self, seeds, noise):
+    return planned_policy(
+      self.parts.batched_act,
+      self.parts.agent,
+      self.state.acting_params,
+      jax.random.fold_in(self.key, 2),
+      seeds,
+      noise,
+    )
+
+  def _restore(self) -> None:
+    template = jax.eval_shape(
+      lambda: init_state(
+        self.key,
+        self.parts.model,
+        self.parts.optimizer,
+        ema=self.config.optimizer.ema,
+      )
+    )
+    restored = self.checkpoints.restore(template)
+    if restored is not None:
+      _, self.state, extra = restored
+      self.counters = Counters(**extra)
+      self.last_saved = self.counters.updates
+    for line in self.replay.load(self.counters.episodes):
+      self._say(f"left out a damaged episode: {line}")
+    if restored is not None:
+      self._say(
+        f"going on from {self.counters.episodes} episodes,"
+        f" {self.counters.updates} updates"
+      )
+
+  def _log(self) -> None:
+    self.counters = self.counters._replace(minutes=self.stop.minutes)
+    row = self.counters.numbers() | self.row
+    self.metrics.write(row)
+    if self.callback is not None:
+      self.callback(row)
+    self.row = {}
+    self.last_row = row
+    self._show()
+
+  def _show(self) -> None:
+    text = report.describe(self.last_row, self.counters)
+    self.progress.update(self.counters.episodes, text)
+
+  def _say(self, text: str) -> None:
+    if not self.quiet:
+      print(text, file=sys.stderr)
+
+
+def _round_up(number: int, multiple: int) -> int:
+  return -(-number // multiple) * multiple
+
+
+@exit_on_user_error()
+def run(argv: list[str] | None = None) -> None:
+  """Runs the command `python -m jplanet.train`."""
+  flags = parse_flags(
+    argv, default_spec="planet.py:cpu", default_workdir="", prog="jplanet-train"
+  )
+  workdir = flags.workdir or f"runs/{flags.config.task.replace(',', '+')}"
+  result = fit(flags.config, workdir, force=flags.force)
+  print(report.summary(result))
+  raise SystemExit(result["exit_code"])
+
+
+if __name__ == "__main__":
+  run()

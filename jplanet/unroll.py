@@ -1,0 +1,68 @@
+"""Whole sequences through a world model: filtering, and imagining ahead."""
+
+import jax
+
+from jplanet.types import Array, Key, Params, State, WorldModel
+
+
+def observe(
+  model: WorldModel,
+  params: Params,
+  images: Array,
+  actions: Array,
+  key: Key,
+  state: State | None = None,
+) -> State:
+  """Filters a sequence of observations (posterior steps, Section 3).
+
+  Args:
+    model: the world model.
+    params: its parameters.
+    images: uint8 `[T, S, S, 3]`.
+    actions: `[T, A]`, where `actions[t]` led to `images[t]`.
+    key: for dequantisation noise and samples; consumed.
+    state: the state before the first step; the model's initial one by default.
+
+  Returns:
+    The posterior states, with a leading `T`.
+  """
+
+  def step(state, x):
+    image, action, key = x
+    encode_key, sample_key = jax.random.split(key)
+    embed = model.encode(params, image, encode_key)
+    state = model.observe(params, state, action, embed, sample_key)
+    return state, state
+
+  state = model.initial() if state is None else state
+  keys = jax.random.split(key, len(actions))
+  return jax.lax.scan(step, state, (images, actions, keys))[1]
+
+
+def imagine(
+  model: WorldModel,
+  params: Params,
+  state: State,
+  actions: Array,
+  key: Key | None = None,
+) -> State:
+  """Rolls the prior forward without observations (open loop).
+
+  Args:
+    model: the world model.
+    params: its parameters.
+    state: the state to start from.
+    actions: `[H, A]`.
+    key: for samples; None takes the mean of every step.
+
+  Returns:
+    The states after each action, with a leading `H`.
+  """
+
+  def step(state, x):
+    action, key = x
+    state = model.imagine(params, state, action, key)
+    return state, state
+
+  keys = None if key is None else jax.random.split(key, len(actions))
+  return jax.lax.scan(step, state, (actions, keys))[1]

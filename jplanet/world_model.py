@@ -1,0 +1,187 @@
+"""PlaNet's world model: a latent cell, an encoder, a decoder and a reward head.
+
+      image --> encoder --> cell.observe --> features --> decoder --> image
+      action --------------^     |                  \\--> reward head
+                                 +--> KL(posterior || prior)
+
+`make_planet` is the border where a configuration is unpacked; everything it
+calls takes plain numbers.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jplanet import gaussian, losses
+from jplanet.cells import Cell
+from jplanet.drnn import make_drnn
+from jplanet.networks import MLP, make_image_networks
+from jplanet.preprocess import postprocess, preprocess
+from jplanet.rssm import make_rssm
+from jplanet.ssm import make_ssm
+from jplanet.types import Array, Batch, Key, Params, State, WorldModel
+
+UNIT_GAUSSIAN_NATS = 0.5 * math.log(2 * math.pi)
+
+
+def make_planet(
+  config: Mapping, *, action_dim: int, image_size: int = 64
+) -> WorldModel:
+  """Makes PlaNet's world model (Section 3, Appendix A; version C by default).
+
+  Args:
+    config: with `config.model` and `config.loss`, as in `configs/planet.py`.
+    action_dim: `A`.
+    image_size: `S`, the side of the square images.
+
+  Returns:
+    A `WorldModel`.
+
+  Raises:
+    ValueError: for a kind, size or loss that does not exist.
+  """
+  model, loss = config["model"], config["loss"]
+  size = image_size
+  encoder, decoder, arrange, restore = make_image_networks(
+    model["encoder"], size, model["depth"]
+  )
+  head = lambda dot: MLP(
+    model["reward_layers"],
+    model["reward_units"],
+    1,
+    dot,
+    zero_output=model["reward_zero_init"],
+  )
+  shape = (size, size, 3)
+  reward_head, fast_reward_head = head("float32"), head(model["plan_dot"])
+  embed_size = jax.eval_shape(
+    lambda k: encoder.init_with_output(k, arrange(jnp.zeros(shape)))[0],
+    jax.random.key(0),
+  ).size
+  cell = make_cell(model, embed_size, action_dim)
+  objective = losses.make_objective(**loss)
+
+  def init(key: Key, images: Array | None = None) -> Params:
+    keys = dict(
+      zip(["encoder", "decoder", "reward", "cell"], jax.random.split(key, 4))
+    )
+    features = cell.features(cell.initial())
+    mean = arrange(jnp.zeros(shape))
+    if model["center"] and images is not None:
+      mean = jax.vmap(to_float)(images).mean(0)
+    return {
+      "mean_image": mean,
+      "encoder": encoder.init(keys["encoder"], mean),
+      "decoder": decoder.init(keys["decoder"], features),
+      "reward": reward_head.init(keys["reward"], features),
+      "cell": cell.init(keys["cell"]),
+    }
+
+  def to_float(image: Array, key: Key | None = None) -> Array:
+    key = key if model["dither"] else None
+    return preprocess(arrange(image), key, bits=model["bits"])
+
+  def mean_image(params: Params) -> Array:
+    return jax.lax.stop_gradient(params["mean_image"])
+
+  def embed_float(params: Params, x: Array) -> Array:
+    return encoder.apply(params["encoder"], x - mean_image(params))
+
+  def decode_float(params: Params, features: Array) -> Array:
+    return decoder.apply(params["decoder"], features) + mean_image(params)
+
+  def encode(params: Params, image: Array, key: Key) -> Array:
+    return embed_float(params, to_float(image, key))
+
+  def observe(params, state, action, embed, key) -> State:
+    return cell.posterior(params["cell"], state, action, embed, key)
+
+  def imagine(params, state, action, key) -> State:
+    return cell.prior(params["cell"], state, action, key)
+
+  def reward(params: Params, state: State) -> Array:
+    return fast_reward_head.apply(params["reward"], cell.features(state))[0]
+
+  def decode(params: Params, state: State) -> Array:
+    mean = decode_float(params, cell.features(state))
+    return jnp.clip(postprocess(restore(mean), bits=model["bits"]), 0, 1)
+
+  def loss_fn(params: Params, batch: Batch, key: Key):
+    dither_key, sample_key, overshoot_key = jax.random.split(key, 3)
+    image_keys = jax.random.split(dither_key, batch.image.shape[:2])
+    images = jax.vmap(jax.vmap(to_float))(batch.image, image_keys)
+    embeds = embed_float(params, images)
+    posteriors, priors = jax.vmap(
+      lambda e, a, k: cell.observe(params["cell"], e, a, k)
+    )(embeds, batch.action, jax.random.split(sample_key, len(embeds)))
+    features = jax.vmap(jax.vmap(cell.features))(posteriors)
+    decoded = decode_float(params, features)
+    rewards = reward_head.apply(params["reward"], features)[..., 0]
+    # The constant stays out of the sum over pixels: with it inside, XLA's CPU
+    # backend takes ten times as long.
+    image_nll = 0.5 * jnp.square(images - decoded).sum(
+      tuple(range(2, images.ndim))
+    )
+    image_nll += images[0, 0].size * UNIT_GAUSSIAN_NATS
+    reward_nll = -gaussian.log_prob(batch.reward, rewards)
+    return objective(
+      image_nll=image_nll,
+      reward_nll=reward_nll,
+      posteriors=cell.gaussian(posteriors),
+      priors=priors,
+      overshoot=losses.Overshoot(
+        prior=lambda state, action, k: cell.prior(
+          params["cell"], state, action, k
+        ),
+        gaussian=cell.gaussian,
+        initial=cell.initial(),
+        states=posteriors,
+        actions=batch.action,
+        key=overshoot_key,
+      ),
+    )
+
+  return WorldModel(
+    init=init,
+    initial=cell.initial,
+    encode=encode,
+    observe=observe,
+    imagine=imagine,
+    reward=reward,
+    decode=decode,
+    features=cell.features,
+    loss=loss_fn,
+  )
+
+
+def make_cell(model: Mapping, embed: int, action: int) -> Cell:
+  """Makes the latent cell that `model.kind` names.
+
+  Raises:
+    ValueError: for an unknown kind.
+  """
+  common = dict(
+    embed=embed,
+    action=action,
+    state=model["state"],
+    hidden=model["hidden"],
+    min_std=model["min_std"],
+    mean_only=model["mean_only"],
+  )
+  if model["kind"] == "rssm":
+    return make_rssm(
+      **common,
+      belief=model["belief"],
+      gru=model["gru"],
+      belief_only=model["belief_only"],
+      fast_dot=model["plan_dot"],
+    )
+  if model["kind"] == "ssm":
+    return make_ssm(**common)
+  if model["kind"] == "drnn":
+    return make_drnn(**common, belief=model["belief"])
+  raise ValueError(
+    f"unknown model.kind {model['kind']!r}: expected 'rssm', 'ssm' or 'drnn'"
+  )
