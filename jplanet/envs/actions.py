@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 from dm_env import specs
 
+# MuJoCo writes this for an actuator without bounds.
+_UNBOUNDED = 1e10
+
 
 class ActionScale:
   """Checks actions in [-1, 1] and maps them to an environment's own bounds.
@@ -24,7 +27,7 @@ class ActionScale:
       raise ValueError(
         f"actions must be one vector, got bounds of shape {low.shape}"
       )
-    if not np.all(np.isfinite([low, high])) or np.any(low >= high):
+    if not np.all(np.abs([low, high]) < _UNBOUNDED) or np.any(low >= high):
       raise ValueError(
         f"actions need finite bounds, got low {low} and high {high}: "
         "rescale or clip them in the environment"

@@ -73,8 +73,8 @@ def choose(renderer: str = "auto") -> str:
     f"renderer='gl' needs OpenGL, and none works here: tried "
     f"{' and '.join(backends) or 'nothing'} (MUJOCO_GL is "
     f"{'not set' if value is None else repr(value)}, it may be 'egl' or "
-    "'osmesa'); run apt-get install -y libegl1 libgl1 libgl1-mesa-dri (or libosmesa6), or use "
-    "renderer='ray'"
+    "'osmesa'); run apt-get install -y libegl1 libgl1 libgl1-mesa-dri, or "
+    "libosmesa6 for osmesa, or use renderer='ray'"
   )
 
 

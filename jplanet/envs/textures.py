@@ -32,7 +32,9 @@ class Textures:
     self._means = [image.mean((0, 1)) for image in self._images]
     role = int(mujoco.mjtTextureRole.mjTEXROLE_RGB)
     material = np.asarray(model.geom_matid)
-    self._texture = np.where(material >= 0, model.mat_texid[material, role], -1)
+    self._texture = np.full(model.ngeom, -1)
+    has = material >= 0
+    self._texture[has] = model.mat_texid[material[has], role]
     flat = int(mujoco.mjtTexture.mjTEXTURE_2D)
     # Textures on meshes follow coordinates of their own: they get their mean.
     plain = np.asarray(model.geom_type) != int(mujoco.mjtGeom.mjGEOM_MESH)

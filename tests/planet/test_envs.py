@@ -183,7 +183,7 @@ def test_earlier_images_are_not_overwritten():
 
 def test_mujoco_4_is_refused_with_the_pin(monkeypatch):
   monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.0.0")
-  with pytest.raises(ImportError, match="mujoco>=3.17,<4"):
+  with pytest.raises(ImportError, match=r"mujoco>=3\.17,<4"):
     make_env("cartpole_swingup", renderer="ray")
 
 
