@@ -120,6 +120,13 @@ def check_config(config: ConfigDict) -> None:
     f"config.env.num_envs={config.env.num_envs} must be a multiple of the"
     f" {len(tasks)} tasks: every phase collects as many episodes of each",
   )
+  train, num_envs = config.train, config.env.num_envs
+  seeds = -(-train.seed_episodes * len(tasks) // num_envs) * num_envs
+  require(
+    seeds < train.max_episodes * len(tasks),
+    f"config.train.max_episodes={train.max_episodes} leaves no episode after"
+    f" the {seeds} seed episodes of {len(tasks)} task(s): raise it",
+  )
   require(
     config.model.kind == "rssm" or not config.model.belief_only,
     "config.model.belief_only needs config.model.kind='rssm'",

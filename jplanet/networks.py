@@ -136,7 +136,7 @@ class ConvDecoder(nn.Module):
   def __call__(self, features: Array) -> Array:
     x = Dense(32 * self.depth, name="dense")(features)[..., None, None, :]
     shapes = [(4, 5), (2, 5), (1, 6), (None, 6)]
-    for i, (width, kernel) in enumerate(shapes):
+    for width, kernel in shapes:
       x = nn.ConvTranspose(
         3 if width is None else width * self.depth,
         (kernel, kernel),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jlejepa.runtime.errors import UserError
 from jplanet.types import Batch
 
 
@@ -59,7 +60,8 @@ class Replay:
   """A store of episodes with a limit in bytes.
 
   Sampling is uniform over episodes, then over the offsets of a chunk within
-  the episode (the last one included); a chunk never crosses an end.
+  the episode (the last one included); a chunk never crosses an end. Episodes
+  that end before they fill a chunk are kept and never drawn.
   """
 
   def __init__(
@@ -126,7 +128,7 @@ class Replay:
       One line per damaged or missing file.
 
     Raises:
-      ValueError: if more than a tenth of the episodes are lost.
+      UserError: if more than a tenth of the episodes are lost.
     """
     lost = []
     for number in range(count):
@@ -146,9 +148,10 @@ class Replay:
       if path.stem.isdigit() and int(path.stem) >= count:
         self._set_aside(path)
     if len(lost) > count / 10:
-      raise ValueError(
+      raise UserError(
         f"{len(lost)} of {count} episodes in {self.folder} cannot be used, the"
-        f" first because of {lost[0]}; more than a tenth are lost"
+        f" first because of {lost[0]}: put them back, or start in another"
+        " workdir"
       )
     return lost
 
@@ -157,31 +160,32 @@ class Replay:
     aside.mkdir(exist_ok=True)
     os.replace(path, aside / path.name)
 
-  def sample(
-    self, rng: np.random.Generator, batch: int, chunk: int
-  ) -> Batch:
+  def sample(self, rng: np.random.Generator, batch: int, chunk: int) -> Batch:
     """Draws `batch` chunks of `chunk` entries.
 
     Returns:
       A `Batch` of numpy arrays with leading `[batch, chunk]`.
 
     Raises:
-      ValueError: if the store is empty or an episode is shorter than a chunk.
+      ValueError: if the store is empty or every episode is shorter than a
+        chunk.
     """
     if not self.episodes:
       raise ValueError("cannot sample from an empty replay: add episodes first")
+    # A simulation that diverges, or a task with terminations, ends early.
+    episodes = [e for e in self.episodes if len(e.image) >= chunk]
+    if not episodes:
+      longest = max(len(e.image) for e in self.episodes)
+      raise ValueError(
+        f"a chunk of {chunk} entries is longer than every episode, the longest"
+        f" of which has {longest}: set train.chunk lower"
+      )
     images = np.empty((batch, chunk, *self.image_shape), np.uint8)
     actions = np.empty((batch, chunk, self.action_dim), np.float32)
     rewards = np.empty((batch, chunk), np.float32)
-    for i, number in enumerate(rng.integers(len(self.episodes), size=batch)):
-      episode = self.episodes[number]
-      last = len(episode.image) - chunk
-      if last < 0:
-        raise ValueError(
-          f"a chunk of {chunk} entries is longer than an episode of"
-          f" {len(episode.image)}: set train.chunk lower"
-        )
-      start = rng.integers(last + 1)
+    for i, number in enumerate(rng.integers(len(episodes), size=batch)):
+      episode = episodes[number]
+      start = rng.integers(len(episode.image) - chunk + 1)
       window = slice(start, start + chunk)
       images[i] = episode.image[window]
       actions[i] = episode.action[window]

@@ -12,7 +12,7 @@ import numpy as np
 from jlejepa.runtime.run_folder import RunFolder
 from jplanet.counters import Counters
 from jplanet.replay import Episode
-from jplanet.scores import write_scores
+from jplanet.scores import read_scores, write_scores
 from jplanet.types import Batch, Params, WorldModel
 
 FRAMES = 50
@@ -27,12 +27,9 @@ def write_all_scores(
 ) -> None:
   """Writes `scores.json`, and `scores_<task>.json` if there are several."""
   for task, evaluations in counters.scores.items():
-    name = folder.scores
-    if len(counters.scores) > 1:
-      name = name.with_stem(f"scores_{task}")
     column = lambda key, rows=evaluations: [row[key] for row in rows]
     write_scores(
-      name,
+      scores_path(folder, list(counters.scores), task),
       task=task,
       seed=seed,
       renderer=renderer,
@@ -41,6 +38,52 @@ def write_all_scores(
       minutes=column("minutes"),
       returns=column("returns"),
       hardware=jax.devices()[0].device_kind,
+    )
+
+
+def scores_path(folder: RunFolder, tasks: list[str], task: str) -> Path:
+  """Returns the score file of one of a run's tasks."""
+  if len(tasks) == 1:
+    return folder.scores
+  return folder.scores.with_stem(f"scores_{task}")
+
+
+def write_final_scores(
+  folder: RunFolder,
+  counters: Counters,
+  returns: Mapping[str, list[float]],
+  *,
+  seed: int,
+  renderer: str,
+) -> None:
+  """Puts returns by task beside the evaluations that the files hold."""
+  tasks = list(returns)
+  for task, final in returns.items():
+    path = scores_path(folder, tasks, task)
+    try:
+      old = read_scores(path)
+      columns = dict(
+        env_steps=old["xs_env_steps"],
+        episodes=old["xs_episodes"],
+        minutes=old["xs_minutes"],
+        returns=old["returns"],
+      )
+    except (FileNotFoundError, ValueError):
+      # None so far, or a damaged one: this evaluation is the only one.
+      columns = dict(
+        env_steps=[counters.env_steps // len(tasks)],
+        episodes=[counters.episodes // len(tasks)],
+        minutes=[counters.minutes],
+        returns=[final],
+      )
+    write_scores(
+      path,
+      task=task,
+      seed=seed,
+      renderer=renderer,
+      final=final,
+      hardware=jax.devices()[0].device_kind,
+      **columns,
     )
 
 
@@ -96,7 +139,7 @@ def write_pictures(
     folder.videos / "episode.mp4",
     episodes[0].image,
     fps=FPS,
-    scale=256 // episodes[0].image.shape[1],
+    scale=max(1, 256 // episodes[0].image.shape[1]),
   )
   if model.decode is not None:
     true, imagined = imagined_sequences(model, params, episodes, key)
@@ -171,4 +214,21 @@ def summary(result: Mapping[str, Any]) -> str:
   lines += [
     f"{name}: {path}" for name, path in result.get("pictures", {}).items()
   ]
+  return "\n".join(lines)
+
+
+def describe_evaluation(result: Mapping[str, Any]) -> str:
+  """Returns what the evaluation command prints."""
+  lines = [
+    f"after {result['episodes']} episodes, {result['env_steps']} environment"
+    f" steps, {result['updates']} updates"
+  ]
+  for task, score in result["scores"].items():
+    lines.append(
+      f"{task}: mean {score['mean']:.1f}, median {score['median']:.1f},"
+      f" interquartile mean {score['iqm']:.1f} (95% interval"
+      f" {score['iqm_low']:.1f} to {score['iqm_high']:.1f}) of"
+      f" {score['episodes']} episodes"
+    )
+  lines += [f"{name}: {path}" for name, path in result["pictures"].items()]
   return "\n".join(lines)

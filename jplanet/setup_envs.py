@@ -1,16 +1,19 @@
 """The environments of a run, as its configuration asks for them."""
 
+import math
 from collections.abc import Callable
 
 import dm_env
 from ml_collections import ConfigDict
 
-from jlejepa.runtime.errors import UserError
+from jlejepa.runtime.errors import UserError, require
 from jplanet.check import split_tasks
 from jplanet.envs import Lockstep, WorkerPool, check_env, make_env
 from jplanet.envs.padding import make_padded_env
 
 EnvMaker = Callable[[], dm_env.Environment]
+# Every task of the suite lasts that many control steps.
+SUITE_STEPS = 1000
 
 
 class EnvFactory:
@@ -46,6 +49,10 @@ class EnvFactory:
     self.renderer = getattr(samples[0], "renderer", "unknown")
     for env in samples:
       env.close()
+    if maker is None:
+      # How long an environment of the user's own lasts, the seed episodes tell.
+      decisions = math.ceil(SUITE_STEPS / max(self.action_repeats))
+      require_chunk(config.train.chunk, decisions + 1)
 
   def _options(self) -> dict:
     env = self._config
@@ -86,3 +93,13 @@ class EnvFactory:
         for task in tasks
       ]
     )
+
+
+def require_chunk(chunk: int, entries: int) -> None:
+  """Raises UserError if a chunk is longer than an episode of `entries`."""
+  require(
+    chunk <= entries,
+    f"config.train.chunk={chunk} is longer than an episode, which has"
+    f" {entries} entries ({entries - 1} decisions and the reset): set it to"
+    f" {entries} or less",
+  )

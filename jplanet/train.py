@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jlejepa.runtime.allocator import restart_with_tuned_allocator
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.errors import exit_on_user_error
 from jlejepa.runtime.flags import parse_flags
@@ -31,7 +32,7 @@ from jplanet.counters import Counters
 from jplanet.learner import init_state, make_train_step
 from jplanet.replay import Episode, Replay
 from jplanet.setup import EVALUATE, TRAIN, Parts, build, episode_seeds
-from jplanet.setup_envs import EnvFactory, EnvMaker
+from jplanet.setup_envs import EnvFactory, EnvMaker, require_chunk
 
 MAX_SKIPPED = 10
 UPDATES_PER_WAIT = 20
@@ -115,7 +116,7 @@ class Trainer:
     self.state, self.counters = None, Counters()
     self.row: dict[str, Any] = {}
     self.last_row: dict[str, Any] = {}
-    self.last_saved = -1
+    self.last_saved: Counters | None = None
     self._restore()
     self.metrics = stack.enter_context(
       MetricsWriter(
@@ -130,10 +131,11 @@ class Trainer:
     self.seed_episodes = _round_up(train.seed_episodes * tasks, env.num_envs)
     self.max_episodes = train.max_episodes * tasks
     self.progress = Progress(
-      total_steps=self.max_episodes,
+      total_steps=None if config.runtime.max_minutes else self.max_episodes,
       total_minutes=config.runtime.max_minutes or None,
       elapsed_minutes=self.counters.minutes,
       quiet=quiet,
+      unit="episode",
     )
 
   # The loop: what comes next is a function of the counters alone, so that a
@@ -146,6 +148,8 @@ class Trainer:
       if c.episodes < self.seed_episodes:
         self.collect(random=True)
         continue
+      if c.episodes >= self.max_episodes:
+        break
       if self.state is None:
         self.init()
       phase = (c.episodes - self.seed_episodes) // self.config.env.num_envs
@@ -155,15 +159,15 @@ class Trainer:
         self.fit(target)
       elif every and (phase + 1) // every > c.evaluations:
         self.evaluate()
-      elif c.episodes < self.max_episodes:
+      else:
         self.collect(random=self.config.train.collect == "random")
         if (phase + 1) % self.config.runtime.checkpoint_every == 0:
           self.save()
-      else:
-        break
 
   def init(self) -> None:
     """Makes the first weights, with the seed episodes as examples."""
+    longest = max(len(e.image) for e in self.replay.episodes)
+    require_chunk(self.config.train.chunk, longest)
     images = np.concatenate([e.image for e in self.replay.episodes])
     self.state = init_state(
       jax.random.fold_in(self.key, 0),
@@ -263,14 +267,17 @@ class Trainer:
 
   def save(self) -> None:
     """Writes a checkpoint of everything that a resume needs."""
-    if self.state is None or self.last_saved == self.counters.updates:
+    counts = self.counters._replace(minutes=0.0)
+    if self.state is None or self.last_saved == counts:
       return
     start = time.monotonic()
     self.counters = self.counters._replace(minutes=self.stop.minutes)
     self.checkpoints.save(
-      self.counters.updates, self.state, self.counters._asdict()
+      self.counters.updates,
+      self.state,
+      {"counters": self.counters._asdict(), "row": self.row},
     )
-    self.last_saved = self.counters.updates
+    self.last_saved = counts
     self.row["seconds_save"] = time.monotonic() - start
 
   def finish(self) -> dict[str, Any]:
@@ -317,8 +324,8 @@ class Trainer:
     restored = self.checkpoints.restore(template)
     if restored is not None:
       _, self.state, extra = restored
-      self.counters = Counters(**extra)
-      self.last_saved = self.counters.updates
+      self.counters, self.row = Counters(**extra["counters"]), extra["row"]
+      self.last_saved = self.counters._replace(minutes=0.0)
     for line in self.replay.load(self.counters.episodes):
       self._say(f"left out a damaged episode: {line}")
     if restored is not None:
@@ -353,6 +360,8 @@ def _round_up(number: int, multiple: int) -> int:
 @exit_on_user_error()
 def run(argv: list[str] | None = None) -> None:
   """Runs the command `python -m jplanet.train`."""
+  if argv is None:
+    restart_with_tuned_allocator()
   flags = parse_flags(
     argv, default_spec="planet.py:cpu", default_workdir="", prog="jplanet-train"
   )

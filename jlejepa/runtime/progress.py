@@ -15,6 +15,7 @@ class Progress:
     elapsed_minutes: what earlier processes of the run have used of it.
     every: the least number of seconds between two lines in a file.
     quiet: whether to print nothing.
+    unit: what a step is called.
     stream: where to print; standard error if None.
     clock: seconds that never go back.
   """
@@ -27,6 +28,7 @@ class Progress:
     elapsed_minutes: float = 0.0,
     every: float = 30.0,
     quiet: bool = False,
+    unit: str = "step",
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
@@ -34,6 +36,7 @@ class Progress:
     self._seconds = 60 * total_minutes if total_minutes else None
     self._used = 60 * elapsed_minutes
     self._quiet = quiet
+    self._unit = unit
     self._stream = sys.stderr if stream is None else stream
     self._rewrite = self._stream.isatty()
     self._every = 0.2 if self._rewrite else every
@@ -75,11 +78,12 @@ class Progress:
   def _line(self, step: int, now: float, text: str) -> str:
     done = step - self._first_step
     elapsed = now - self._start
-    parts = [f"step {step}" + (f"/{self._steps}" if self._steps else "")]
+    of = f"/{self._steps}" if self._steps else ""
+    parts = [f"{self._unit} {step}{of}"]
     left = []
     if done > 0 and elapsed > 0:
       speed = done / elapsed
-      parts.append(f"{speed:.3g} steps/s")
+      parts.append(f"{speed:.3g} {self._unit}s/s")
       if self._steps:
         left.append((self._steps - step) / speed)
     if self._seconds:

@@ -55,18 +55,23 @@ def draw_overlays(
     geoms: MuJoCo's scene geoms, sites and tendons included.
     lights: lights of the scene; these shapes receive no shadows.
   """
-  far = lambda geom: -np.linalg.norm(geom.pos - camera.eye)
-  for geom in sorted(geoms, key=far):
+  strings: dict[tuple, list[Any]] = {}
+  solids = []
+  for geom in geoms:
     if geom.rgba[3] <= 0 or not drawable(geom.type):
-      continue
-    window = _window(camera, geom)
-    if window is None:
       continue
     thick = _pixels(camera, geom.pos, geom.size[0])
     if geom.type in _ROUND and thick < 1:
-      _stroke(color[:, *window], depth[window], camera, window, geom, lights)
+      strings.setdefault(tuple(geom.rgba.tolist()), []).append(geom)
     else:
+      solids.append(geom)
+  far = lambda geom: -np.linalg.norm(geom.pos - camera.eye)
+  for geom in sorted(solids, key=far):
+    window = _window(camera, geom)
+    if window is not None:
       _solid(color[:, *window], depth[window], camera, window, geom, lights)
+  for pieces in strings.values():
+    _stroke(color, depth, camera, pieces, lights)
 
 
 def _pixels(camera, place, length):
@@ -75,14 +80,14 @@ def _pixels(camera, place, length):
   return length / away / camera.half * camera.rays.shape[1] / 2
 
 
-def _project(camera, place):
-  """Returns column, row and distance along the axis, of a place `[3]`."""
-  right, up, away = camera.frame @ (place - camera.eye)
-  away = max(float(away), 1e-6)
+def _project(camera, places):
+  """Returns column, row and distance along the axis of places `[M, 3]`."""
+  right, up, away = camera.frame @ (places - camera.eye).T
+  away = np.maximum(away, 1e-6)
   side = camera.rays.shape[1]
   scale = side / 2 / (away * camera.half)
   middle = (side - 1) / 2
-  return np.array([middle + right * scale, middle - up * scale, away])
+  return np.stack([middle + right * scale, middle - up * scale, away], 1)
 
 
 def _window(camera, geom):
@@ -97,7 +102,7 @@ def _window(camera, geom):
     return None
   if away < 2 * reach:
     return slice(0, side), slice(0, side)
-  column, row, _ = _project(camera, geom.pos)
+  ((column, row, _),) = _project(camera, geom.pos[None])
   # Seen off the axis a ball spreads: 1.5 covers a field of view of 90 degrees.
   extent = 1.5 * _pixels(camera, geom.pos, reach) * away / (away - reach) + 1
   span = [
@@ -132,30 +137,49 @@ def _solid(color, depth, camera, window, geom, lights):
     depth[row, column] = distance
 
 
-def _stroke(color, depth, camera, window, geom, lights):
-  # A round thing thinner than a ray's pixel, such as a string, is drawn by
-  # the share of each pixel that it covers, or it would fall into dots.
-  along = geom.mat.reshape(3, 3)[:, 2] * geom.size[2]
-  if geom.type == int(_TYPES.mjGEOM_SPHERE):
-    along = 0 * along
-  start = _project(camera, geom.pos - along)
-  run = _project(camera, geom.pos + along) - start
-  rows, columns = (np.arange(one.start, one.stop) for one in window)
-  across, down = np.meshgrid(columns - start[0], rows - start[1])
-  length = max(float(run[:2] @ run[:2]), 1e-12)
-  part = np.clip((across * run[0] + down * run[1]) / length, 0, 1)
-  off = np.hypot(across - part * run[0], down - part * run[1])
-  radius = _pixels(camera, geom.pos, geom.size[0])
+def _stroke(color, depth, camera, geoms, lights):
+  """Draws thin round things of one colour, such as the pieces of a string.
+
+  Each covers its share of a pixel, or a string would fall into dots.
+  """
+  side = camera.rays.shape[1]
+  places = np.array([geom.pos for geom in geoms], np.float64)
+  size = np.array([geom.size for geom in geoms], np.float64)
+  ball = np.array([geom.type for geom in geoms]) == _ROUND[0]
+  axis = np.array([geom.mat.reshape(3, 3)[:, 2] for geom in geoms])
+  axis = axis * np.where(ball, 0, size[:, 2])[:, None]
+  start = _project(camera, places - axis)
+  run = _project(camera, places + axis) - start
+  radius = size[:, 0] / start[:, 2] / camera.half * side / 2
+  ends = np.concatenate([start, start + run])[:, :2]
+  first = np.clip(ends.min(0) - 2, 0, side).astype(int)
+  last = np.clip(ends.max(0) + 3, 0, side).astype(int)
+  window = (slice(first[1], last[1]), slice(first[0], last[0]))
+  if (first >= last).any():
+    return
+  # Axes: piece, row, column.
+  lift = lambda values: values.astype(np.float32)[:, None, None]
+  down, across = np.ogrid[window]
+  across = (across - lift(start[:, 0])).astype(np.float32)
+  down = (down - lift(start[:, 1])).astype(np.float32)
+  run_x, run_y, run_away = (lift(one) for one in run.T)
+  length = np.maximum(run_x**2 + run_y**2, 1e-12)
+  part = np.clip((across * run_x + down * run_y) / length, 0, 1)
+  off = np.sqrt((across - part * run_x) ** 2 + (down - part * run_y) ** 2)
+  radius = lift(radius)
   cover = np.minimum(off + radius, 0.5) - np.maximum(off - radius, -0.5)
-  cover = np.clip(cover, 0, 1) * float(geom.rgba[3])
   rays = camera.rays[:, *window]
-  away = np.einsum("i,ihw->hw", camera.frame[2], rays) * depth
-  cover = np.where(start[2] + part * run[2] < away, cover, 0)
-  view = camera.eye - geom.pos
+  away = np.einsum("i,ihw->hw", camera.frame[2], rays) * depth[window]
+  cover = np.where(lift(start[:, 2]) + part * run_away < away, cover, 0)
+  # Pieces that meet in a pixel are one string.
+  cover = np.clip(cover.max(0), 0, 1) * float(geoms[0].rgba[3])
+  middle = places.mean(0)
+  view = camera.eye - middle
   view = (view / np.linalg.norm(view)).astype(np.float32)[:, None]
-  surface = _surface(geom, geom.pos[:, None], view, view)
+  surface = _surface(geoms[0], middle[:, None], view, view)
   paint = shading.lit_color(lights, surface)[:, :, None]
-  color += cover.astype(np.float32) * (paint - color)
+  below = color[:, *window]
+  below += cover.astype(np.float32) * (paint - below)
 
 
 def _surface(geom, point, normal, view):

@@ -23,7 +23,8 @@ class RayRenderer:
 
   It draws what OpenGL draws by default: geoms of the groups 0 to 2 with their
   colours, materials and flat textures, the sky, all lights with their shadows,
-  the mirror image in a reflecting floor, sites and tendons.
+  the mirror image in a reflecting floor, sites and tendons. A geom thinner
+  than the distance between rays can fall between them.
 
   Attributes:
     name: "ray".
@@ -89,11 +90,9 @@ class RayRenderer:
       return self._draw(materials)
     # What one can see through is drawn over what the rays find, so it moves to
     # a group of its own until the picture is taken.
-    groups = self._model.geom_group
+    kinds, groups = self._model.geom_type, self._model.geom_group
     kept = groups.copy()
-    groups[
-      [geom for geom in glass if drawable(self._model.geom_type[geom])]
-    ] = self._spare
+    groups[[geom for geom in glass if drawable(kinds[geom])]] = self._spare
     try:
       return self._draw(materials)
     finally:
@@ -245,7 +244,6 @@ class RayRenderer:
     surface = self._surface(
       other.take(hit), place, normal.take(hit, 1), bent, materials
     )
-    surface = surface._replace(
-      color=surface.color * materials.reflectance[mirror]
-    )
+    dim = surface.color * materials.reflectance[mirror]
+    surface = surface._replace(color=dim)
     color[:, here[near[hit]]] += shading.lit_color(lights, surface)

@@ -1,5 +1,6 @@
 """Control-suite tasks as environments that give pixels."""
 
+import contextlib
 import importlib.metadata
 import os
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import dm_env
 import numpy as np
+from absl import logging
 from dm_env import specs
 
 from jplanet.envs import renderers
@@ -56,7 +58,8 @@ def make_env(
   renderer = renderers.choose(renderer)
   suite = load_suite()
   found = find_task(task, suite.ALL_TASKS)
-  env = suite.load(found.domain, found.task, task_kwargs={"random": seed})
+  with _quiet():
+    env = suite.load(found.domain, found.task, task_kwargs={"random": seed})
   model = env.physics.model
   if not -1 <= camera < model.ncam:
     raise ValueError(
@@ -211,6 +214,17 @@ class SuiteEnv(dm_env.Environment):
     """Frees the renderer and the simulation."""
     self._draw.close()
     self.physics.free()
+
+
+@contextlib.contextmanager
+def _quiet():
+  # MuJoCo warns of deprecated words in the suite's own model files.
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 def _physics_errors():

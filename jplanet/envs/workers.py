@@ -1,25 +1,15 @@
 """Several environments that advance together, in processes of their own."""
 
 import contextlib
-import functools
 import multiprocessing
-import signal
-import sys
 import time
-import traceback
-import types
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import dm_env
 import numpy as np
 
-from jplanet.envs import renderers
 from jplanet.envs.actions import check_actions
-from jplanet.envs.suite import make_env
-from jplanet.envs.vector import Lockstep, check_seeds
-
-Maker = Callable[[], dm_env.Environment] | Mapping[str, Any]
+from jplanet.envs.vector import check_seeds
+from jplanet.envs.worker import Maker, importable, no_main, work
 
 
 class WorkerError(RuntimeError):
@@ -73,7 +63,7 @@ class WorkerPool:
         f"num_workers must lie in [1, {self.num_envs}], the number of "
         f"environments, got {num_workers}"
       )
-    self._makers = [_importable(maker) for maker in makers]
+    self._makers = [importable(maker) for maker in makers]
     # Neighbours share a worker.
     self._parts = np.array_split(np.arange(self.num_envs), num_workers)
     self._timeout = timeout
@@ -219,9 +209,9 @@ class WorkerPool:
     ours, theirs = context.Pipe()
     makers = [self._makers[i] for i in self._parts[w]]
     process = context.Process(
-      target=_work, args=(theirs, makers), name=f"env-{w}", daemon=True
+      target=work, args=(theirs, makers), name=f"env-{w}", daemon=True
     )
-    with _no_main():
+    with no_main():
       process.start()
     theirs.close()
     self._workers[w] = (process, ours)
@@ -235,57 +225,3 @@ class WorkerPool:
 
   def _deadline(self, seconds):
     return time.monotonic() + seconds
-
-
-def _importable(maker):
-  if isinstance(maker, Mapping):
-    # Found out here, once, rather than in every worker.
-    renderer = renderers.choose(maker.get("renderer", "auto"))
-    return functools.partial(make_env, **{**maker, "renderer": renderer})
-  function = getattr(maker, "func", maker)
-  name = getattr(function, "__qualname__", "")
-  if getattr(function, "__module__", None) == "__main__" or "<" in name:
-    raise ValueError(
-      f"a worker cannot import {name or function!r}: define it at the top "
-      "level of a module, or pass the keyword arguments of make_env"
-    )
-  return maker
-
-
-@contextlib.contextmanager
-def _no_main():
-  """Keeps a spawned process from importing the program that started it.
-
-  It would load jax, of which one process per machine is enough.
-  """
-  main = sys.modules["__main__"]
-  sys.modules["__main__"] = types.ModuleType("__main__")
-  try:
-    yield
-  finally:
-    sys.modules["__main__"] = main
-
-
-def _work(pipe, makers):
-  # The parent decides when workers end: a signal to the whole group must not
-  # take them away while it saves.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  signal.signal(signal.SIGTERM, signal.SIG_IGN)
-  try:
-    envs = Lockstep([make() for make in makers])
-    pipe.send(("ok", (envs.action_dim, envs.image_shape, envs.renderer)))
-    while True:
-      command, content = pipe.recv()
-      if command == "close":
-        envs.close()
-        return
-      if command == "reset":
-        answer = (envs.reset(content), envs.physics_errors)
-      else:
-        answer = (*envs.step(content), envs.physics_errors)
-      pipe.send(("ok", answer))
-  except EOFError:
-    # The parent is gone.
-    return
-  except Exception:
-    pipe.send(("raised", traceback.format_exc()))

@@ -158,11 +158,11 @@ def test_many_slices_approach_the_exact_value():
 
 
 def test_exact_sigreg_has_its_null_means_and_ignores_the_block():
-  z = jax.random.normal(jax.random.key(10), (300, 10, 3))
+  z = jax.random.normal(jax.random.key(10), (4000, 10, 3))
   exact = jax.jit(jlejepa.sigreg_exact, static_argnames=("unbiased", "block"))
   # sqrt(2 pi) (1 - 1 / sqrt(3)) = 1.0594.
-  assert exact(z) == pytest.approx(1.0594, abs=0.06)
-  assert exact(z, unbiased=True) == pytest.approx(0, abs=0.06)
+  assert exact(z) == pytest.approx(1.0594, abs=0.03)
+  assert exact(z, unbiased=True) == pytest.approx(0, abs=0.03)
   one = z[0]
   np.testing.assert_allclose(exact(one, block=3), exact(one), rtol=1e-5)
   np.testing.assert_allclose(

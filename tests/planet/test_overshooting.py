@@ -222,15 +222,10 @@ def test_the_chain_continues_from_samples_with_fresh_noise_in_every_cell():
 
 
 def test_an_initial_state_other_than_zero_starts_the_first_column():
-  start = jnp.array([100.0])
   states, _ = overshoot(
-    lambda s, a, _: s + a,
-    jnp.zeros((3, 1)),
-    jnp.ones((3, 1)),
-    None,
-    distance=2,
-    initial=start,
-  )
+    lambda s, a, _: s + a, jnp.zeros((3, 1)), jnp.ones((3, 1)), None,
+    distance=2, initial=jnp.array([100.0]),
+  )  # fmt: skip
   np.testing.assert_allclose(states[0, :, 0], [101, 102, 103])
   np.testing.assert_allclose(states[1, :, 0], [1, 2, 3])
 

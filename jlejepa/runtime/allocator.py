@@ -1,0 +1,33 @@
+"""Start the program again with an allocator that keeps its memory.
+
+XLA on CPU takes large temporaries from malloc at every call. By default glibc
+maps them afresh each time, and the page faults cost more than the arithmetic:
+an update of PlaNet's CPU default takes 73 ms with them and 51 ms without.
+"""
+
+import os
+import platform
+import sys
+
+SETTINGS = {
+  "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+  "MALLOC_ARENA_MAX": "1",
+  "MALLOC_MMAP_MAX_": "0",
+  "MALLOC_TOP_PAD_": str(256 * 2**20),
+  "MALLOC_TRIM_THRESHOLD_": str(16 * 10**9),
+}
+
+
+def restart_with_tuned_allocator() -> None:
+  """Replaces this process by itself under `SETTINGS`, at most once.
+
+  glibc reads them when a process starts, so they cannot be set later. Does
+  nothing where they mean nothing (another C library) or where the user has set
+  one of them. Call it first thing in a command, never in a library.
+  """
+  chosen = any(name in os.environ for name in SETTINGS)
+  if chosen or platform.libc_ver()[0] != "glibc":
+    return
+  os.environ.update(SETTINGS)
+  sys.stdout.flush()
+  os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,0 +1,83 @@
+"""What runs in a worker process, and how it comes to be there."""
+
+import contextlib
+import functools
+import signal
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import dm_env
+
+from jplanet.envs import renderers
+from jplanet.envs.suite import make_env
+from jplanet.envs.vector import Lockstep
+
+Maker = Callable[[], dm_env.Environment] | Mapping[str, Any]
+
+
+def importable(maker: Maker) -> Callable[[], dm_env.Environment]:
+  """Returns a function that a fresh process can import and call.
+
+  Raises:
+    ValueError: the function is not at the top level of a module.
+  """
+  if isinstance(maker, Mapping):
+    # Found out here, once, rather than in every worker.
+    renderer = renderers.choose(maker.get("renderer", "auto"))
+    return functools.partial(make_env, **{**maker, "renderer": renderer})
+  function = getattr(maker, "func", maker)
+  name = getattr(function, "__qualname__", "")
+  if getattr(function, "__module__", None) == "__main__" or "<" in name:
+    raise ValueError(
+      f"a worker cannot import {name or function!r}: define it at the top "
+      "level of a module, or pass the keyword arguments of make_env"
+    )
+  return maker
+
+
+@contextlib.contextmanager
+def no_main() -> Iterator[None]:
+  """Keeps a spawned process from importing the program that started it.
+
+  It would load jax, of which one process per machine is enough.
+  """
+  main = sys.modules["__main__"]
+  sys.modules["__main__"] = types.ModuleType("__main__")
+  try:
+    yield
+  finally:
+    sys.modules["__main__"] = main
+
+
+def work(pipe: Connection, makers: Sequence[Callable]) -> None:
+  """Serves environments until the parent closes the pipe or is gone.
+
+  It answers `("reset", seeds)` and `("step", actions)`, and ends at
+  `("close", None)` or with the traceback of what an environment raised.
+  """
+  # The parent decides when workers end: a signal to the whole group must not
+  # take them away while it saves.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  try:
+    envs = Lockstep([make() for make in makers])
+    pipe.send(("ok", (envs.action_dim, envs.image_shape, envs.renderer)))
+    while True:
+      command, content = pipe.recv()
+      if command == "close":
+        envs.close()
+        return
+      if command == "reset":
+        answer = (envs.reset(content), envs.physics_errors)
+      else:
+        answer = (*envs.step(content), envs.physics_errors)
+      pipe.send(("ok", answer))
+  except EOFError:
+    # The parent is gone.
+    return
+  except Exception:
+    pipe.send(("raised", traceback.format_exc()))

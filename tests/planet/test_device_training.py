@@ -1,0 +1,289 @@
+"""PlaNet's loop on the device: the buffer, the episodes, the rounds."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jplanet
+from jplanet.agent import Agent
+from jplanet.jax_envs import JaxEnv
+from jplanet.jax_envs.buffer import add_episodes, empty_buffer, sample_chunks
+from jplanet.jax_envs.pendulum import pendulum
+from jplanet.jax_envs.training import (
+  fit_on_device,
+  planned_episodes,
+  random_episodes,
+)
+from jplanet.types import Batch
+
+SIZE, LENGTH = 16, 5
+
+
+class Count(NamedTuple):
+  """Which episode this is, `[]` in 0 to 199, and decisions made, `[]`."""
+
+  number: jax.Array
+  t: jax.Array
+
+
+def counting_env(reward=lambda state: 0.01 * state.t, traces=None) -> JaxEnv:
+  """Shows `number + t` in every pixel; `traces` grows when it is traced."""
+
+  def reset(key):
+    if traces is not None:
+      traces.append(1)
+    return Count(jax.random.randint(key, (), 0, 200), jnp.int32(0))
+
+  def step(state, action):
+    state = Count(state.number, state.t + 1)
+    return state, jnp.float32(reward(state))
+
+  def render(state):
+    colour = (state.number + state.t).astype(jnp.uint8)
+    return jnp.broadcast_to(colour, (SIZE, SIZE, 3))
+
+  return JaxEnv("counting", reset, step, render, 2, LENGTH)
+
+
+def tiny_config(*overrides):
+  sizes = (
+    "env.size=16", "train.seed_episodes=3", "train.chunk=4", "train.batch=2",
+    "train.updates_per_collect=3", "evaluate.every=2", "evaluate.episodes=2",
+  )  # fmt: skip
+  return jplanet.load_config("planet.py:debug", [*sizes, *overrides])
+
+
+def marked_episodes(numbers) -> Batch:
+  """Episodes whose every entry tells its episode and its time."""
+  numbers = np.asarray(numbers)
+  times = np.arange(LENGTH + 1)
+  marks = (20 * numbers[:, None] + times).astype(np.float32)
+  image = np.broadcast_to(
+    marks[..., None, None, None].astype(np.uint8),
+    (*marks.shape, SIZE, SIZE, 3),
+  )
+  action = np.stack([marks, -marks], axis=-1)
+  return jax.tree.map(jnp.asarray, Batch(image, action, marks))
+
+
+def filled_buffer(numbers, capacity):
+  episodes = marked_episodes(numbers)
+  return add_episodes(empty_buffer(counting_env(), capacity), episodes)
+
+
+def test_the_buffer_appends_and_keeps_what_it_has():
+  buffer = filled_buffer([1, 2], capacity=6)
+  buffer = jax.jit(add_episodes)(buffer, marked_episodes([3, 4, 5]))
+  assert buffer.filled == 5
+  assert buffer.episodes.image.dtype == jnp.uint8
+  assert buffer.episodes.image.shape == (6, LENGTH + 1, SIZE, SIZE, 3)
+  expected = marked_episodes([1, 2, 3, 4, 5])
+  held = jax.tree.map(lambda x: x[:5], buffer.episodes)
+  jax.tree.map(np.testing.assert_array_equal, held, expected)
+  assert not buffer.episodes.reward[5].any()
+
+
+def test_chunks_are_uniform_pieces_of_filled_episodes():
+  # Three filled episodes of 6 entries among 8 places; chunks of 4 begin at 0,
+  # 1 or 2: nine kinds of chunk.
+  buffer = filled_buffer([1, 2, 3], capacity=8)
+  draw = jax.jit(lambda key: sample_chunks(buffer, key, 1800, 4))
+  chunks = jax.tree.map(np.asarray, draw(jax.random.key(0)))
+  assert chunks.image.shape == (1800, 4, SIZE, SIZE, 3)
+  assert chunks.image.dtype == np.uint8
+  first = chunks.reward[:, 0].astype(int)
+  expected = first[:, None] + np.arange(4)
+  np.testing.assert_array_equal(chunks.reward, expected)
+  np.testing.assert_array_equal(chunks.action[..., 0], expected)
+  np.testing.assert_array_equal(chunks.action[..., 1], -expected)
+  pixels = expected[..., None, None, None]
+  np.testing.assert_array_equal(
+    chunks.image, np.broadcast_to(pixels, chunks.image.shape)
+  )
+  kinds, counts = np.unique(first, return_counts=True)
+  assert kinds.tolist() == [20, 21, 22, 40, 41, 42, 60, 61, 62]
+  # 200 expected of each, standard deviation sqrt(1800 * 1/9 * 8/9) = 13.3.
+  assert np.abs(counts - 200).max() < 5 * 13.3
+
+
+def test_a_whole_episode_is_the_longest_chunk():
+  buffer = filled_buffer([2], capacity=1)
+  chunks = sample_chunks(buffer, jax.random.key(1), 2, LENGTH + 1)
+  np.testing.assert_array_equal(chunks.reward[1], 40 + np.arange(LENGTH + 1))
+  with pytest.raises(ValueError, match="chunk of 7 .* between 1 and 6"):
+    sample_chunks(buffer, jax.random.key(1), 2, LENGTH + 2)
+
+
+def test_random_actions_are_uniform_and_differ_between_episodes():
+  keys = jax.random.split(jax.random.key(3), 200)
+  play = jax.jit(lambda keys: random_episodes(counting_env(), keys))
+  actions = np.asarray(play(keys).action)[:, 1:]
+  # Uniform on [-1, 1]: mean 0, variance 1/3, and of 2000 draws the mean has a
+  # standard deviation of 0.013 and the variance one of 0.0067.
+  assert np.abs(actions).max() <= 1 and np.abs(actions).max() > 0.99
+  assert abs(actions.mean()) < 0.065
+  assert abs(actions.var() - 1 / 3) < 0.034
+  assert len(np.unique(actions)) > 0.99 * actions.size
+
+
+def echo_agent() -> Agent:
+  """Acts by what it is given: params, image, noise, and a count of calls."""
+
+  def act(params, state, image, key, noise):
+    shown = image.mean() / 1000
+    return jnp.stack([params + 0.1 * state, shown + noise]), state + 1
+
+  return Agent(init=lambda: jnp.float32(0), act=act)
+
+
+def test_planned_episodes_give_the_agent_what_it_needs():
+  env = counting_env()
+  keys = jax.random.split(jax.random.key(5), 3)
+  play = jax.jit(lambda p, k, n: planned_episodes(env, echo_agent(), p, k, n))
+  batch = jax.tree.map(np.asarray, play(0.2, keys, 0.5))
+  assert batch.action.shape == (3, LENGTH + 1, 2)
+  # The memory starts anew in each episode and counts the decisions.
+  expected = 0.2 + 0.1 * np.arange(LENGTH)
+  for i in range(3):
+    np.testing.assert_allclose(batch.action[i, 1:, 0], expected, rtol=1e-6)
+  # Action t is chosen at image t - 1.
+  shown = batch.image.mean((2, 3, 4)) / 1000
+  np.testing.assert_allclose(
+    batch.action[:, 1:, 1], shown[:, :-1] + 0.5, rtol=1e-5
+  )
+  # Side by side is one after the other.
+  alone = [play(0.2, keys[i : i + 1], 0.5) for i in range(3)]
+  alone = jax.tree.map(lambda *x: np.concatenate(x), *alone)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), alone, batch
+  )
+
+
+def test_an_episode_starts_where_its_key_says_whatever_the_noise():
+  keys = jax.random.split(jax.random.key(6), 4)
+  env = pendulum(SIZE, LENGTH)
+  agent = Agent(
+    init=tuple,
+    act=lambda params, state, image, key, noise: (jnp.ones(1) * noise, state),
+  )
+  play = jax.jit(lambda noise: planned_episodes(env, agent, None, keys, noise))
+  still, moved = play(0.0).image, play(1.0).image
+  np.testing.assert_array_equal(still[:, 0], moved[:, 0])
+  assert np.any(np.asarray(still[:, -1]) != np.asarray(moved[:, -1]))
+  assert np.any(np.asarray(still[0, 0]) != np.asarray(still[1, 0]))
+
+
+@pytest.fixture(scope="module")
+def two_runs():
+  """The same four rounds twice: `(state, history, rows, traces)` of each."""
+  runs = []
+  for _ in range(2):
+    rows, traces = [], []
+    state, history = fit_on_device(
+      counting_env(traces=traces),
+      tiny_config(),
+      rounds=4,
+      num_envs=2,
+      key=jax.random.key(7),
+      callback=lambda row, rows=rows, traces=traces: rows.append(
+        (row, len(traces))
+      ),
+    )
+    runs.append((state, history, rows))
+  return runs
+
+
+def test_the_history_tells_what_was_done(two_runs):
+  state, history, rows = two_runs[0]
+  assert [row for row, _ in rows] == history
+  column = lambda name: [row[name] for row in history]
+  assert column("round") == [0, 1, 2, 3, 4]
+  assert column("episodes") == [3, 5, 7, 9, 11]
+  assert column("updates") == [0, 3, 6, 9, 12] and state.updates == 12
+  # Rewards 0.01 to 0.05, whatever the agent does.
+  np.testing.assert_allclose(column("train_return"), 0.15, rtol=1e-5)
+  evaluated = [row["round"] for row in history if "eval_return" in row]
+  assert evaluated == [2, 4]
+  np.testing.assert_allclose(history[4]["eval_return"], 0.15, rtol=1e-5)
+  assert abs(history[4]["eval_return_std"]) < 1e-6
+  assert column("seconds") == sorted(column("seconds"))
+  assert all(
+    isinstance(x, int | float) for row in history for x in row.values()
+  )
+  assert np.isfinite([row["loss"] for row in history[1:]]).all()
+
+
+def test_everything_compiles_once(two_runs):
+  _, _, rows = two_runs[0]
+  traced = [count for _, count in rows]
+  # The first evaluation is in round 2; after it nothing is traced again.
+  assert traced[2] == traced[3] == traced[4]
+  assert traced[0] < traced[1] < traced[2]
+
+
+def test_a_key_decides_a_run(two_runs):
+  (one, first, _), (two, second, _) = two_runs
+  jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
+  for a, b in zip(first, second):
+    assert {**a, "seconds": 0} == {**b, "seconds": 0}
+  other, _ = fit_on_device(
+    counting_env(), tiny_config(), rounds=1, num_envs=2, key=jax.random.key(8)
+  )
+  cell = lambda state: jax.tree.leaves(state.params["cell"])[0]
+  assert np.any(np.asarray(cell(one)) != np.asarray(cell(other)))
+
+
+def test_the_seed_episodes_give_the_mean_image():
+  # Every image of this environment is the grey 64 + t, t from 0 to 5: 66.5 on
+  # average. With 8 bits a byte b becomes b / 256 - 0.5.
+  env = counting_env()
+  env = env._replace(reset=lambda key: Count(jnp.int32(64), jnp.int32(0)))
+  state, _ = fit_on_device(
+    env, tiny_config(), rounds=1, num_envs=1, key=jax.random.key(0)
+  )
+  np.testing.assert_allclose(
+    state.params["mean_image"], 66.5 / 256 - 0.5, atol=1e-5
+  )
+
+
+def test_gradients_that_stay_bad_end_the_run():
+  env = counting_env(reward=lambda state: jnp.nan)
+  config = tiny_config("train.updates_per_collect=10")
+  with pytest.raises(FloatingPointError, match="the last 10 gradients"):
+    fit_on_device(env, config, rounds=2, num_envs=1, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+  "overrides, counts, message",
+  [
+    (["env.size=32"], {}, r"env.size=32 .* images \[16, 16, 3\] .* to 16"),
+    (["train.chunk=7"], {}, "chunk=7 is longer than the 6 entries"),
+    ([], {"rounds": 0}, "rounds must be at least 1, got 0"),
+    ([], {"num_envs": 0}, "num_envs must be at least 1, got 0"),
+    (["planner.cem.elites=99"], {}, "config.planner.cem: elites"),
+  ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_line(
+  overrides, counts, message
+):
+  counts = {"rounds": 1, "num_envs": 1} | counts
+  with pytest.raises(ValueError, match=message) as error:
+    fit_on_device(
+      counting_env(), tiny_config(*overrides), key=jax.random.key(0), **counts
+    )
+  assert "\n" not in str(error.value)
+
+
+def test_nothing_in_an_episode_calls_the_host():
+  from jplanet.setup import build
+
+  env, config = counting_env(), tiny_config()
+  parts = build(config, env.action_dim)
+  params = jax.eval_shape(parts.model.init, jax.random.key(0))
+  keys = jax.random.split(jax.random.key(0), 2)
+  program = jax.jit(lambda p: planned_episodes(env, parts.agent, p, keys, 0.3))
+  text = program.lower(params).as_text()
+  assert "while" in text and "callback" not in text
