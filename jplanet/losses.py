@@ -96,7 +96,10 @@ def make_objective(
       "kl": kl_loss.mean(),
     }
     if global_prior_scale:
-      standard = (jnp.zeros_like(posteriors.mean), jnp.ones_like(posteriors.std))
+      standard = (
+        jnp.zeros_like(posteriors.mean),
+        jnp.ones_like(posteriors.std),
+      )
       to_standard = gaussian.kl(*posteriors, *standard).mean()
       terms["global_prior"] = global_prior_scale * to_standard
     if overshooting_distance:

@@ -252,9 +252,7 @@ def make_image_networks(kind: str, size: int, depth: int) -> ImageNetworks:
         f" got size={size}"
       )
     decoder = PatchDecoder((size // 4) ** 2, depth)
-    return ImageNetworks(
-      PatchEncoder(depth), decoder, to_patches, from_patches
-    )
+    return ImageNetworks(PatchEncoder(depth), decoder, to_patches, from_patches)
   raise ValueError(f"unknown encoder {kind!r}: expected 'conv' or 'patch'")
 
 

@@ -85,9 +85,10 @@ def scale_by_tf1_adam(
   """
 
   def init(params):
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    # Two trees: a buffer in both could not be donated.
+    zeros = lambda: jax.tree.map(jnp.zeros_like, params)
     return optax.ScaleByAdamState(
-      count=jnp.zeros([], jnp.int32), mu=zeros, nu=zeros
+      count=jnp.zeros([], jnp.int32), mu=zeros(), nu=zeros()
     )
 
   def update(grads, state, params=None):

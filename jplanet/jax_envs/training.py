@@ -1,8 +1,8 @@
 """PlaNet's loop (Algorithm 1) for environments that compile, on the device.
 
 Experience is played, kept and learned from without leaving the accelerator: a
-round is one compiled call of updates and one of whole episodes, and only a few
-numbers per round reach the host.
+round is one compiled call of updates and one of whole episodes, and of all that
+only a few numbers reach the host.
 """
 
 import time
@@ -38,14 +38,16 @@ class Programs(NamedTuple):
     start: `(init_key, seed_key) -> (state, buffer, returns [N])`, the seed
       episodes and the first weights.
     fit: `(state, buffer, key) -> (state, metrics)`, the updates of a round.
-    collect: `(params, buffer, key) -> (buffer, returns [N])`, with noise.
-    evaluate: `(params, key) -> returns [N]`, without.
+    play: `(params, keys [N], noise) -> Batch` of planned episodes.
+    collect: `(params, keys [N]) -> Batch`, episodes to learn from.
+    add: `(buffer, episodes) -> buffer`, in place.
   """
 
   start: Callable
   fit: Callable
+  play: Callable
   collect: Callable
-  evaluate: Callable
+  add: Callable
 
 
 def random_episodes(env: JaxEnv, keys: Key) -> Batch:
@@ -104,10 +106,11 @@ def fit_on_device(
 
   Args:
     env: what to learn; its images have the side `env.size` of the config.
-    config: as `configs/planet.py` makes it. What describes an environment, a
-      budget or a run folder there is not looked at, `env.size` apart.
+    config: as `configs/planet.py` makes it. Of its `env` only `size` counts;
+      `task`, `runtime` and the budgets of `train` do not.
     rounds: of fitting and collecting.
-    num_envs: episodes played side by side.
+    num_envs: episodes played side by side. One program serves evaluation
+      too if it is also `evaluate.episodes`.
     key: decides everything; consumed.
     callback: called on the host with every row of the history.
 
@@ -124,67 +127,55 @@ def fit_on_device(
     FloatingPointError: after `MAX_SKIPPED` non-finite gradients in a row.
   """
   _check(env, config, rounds, num_envs)
-  programs = _compile(
-    env, config, build(config, env.action_dim), rounds, num_envs
-  )
+  capacity = config.train.seed_episodes + rounds * num_envs
+  programs = _compile(env, config, build(config, env.action_dim), capacity)
   init_key, seed_key, fit_key, collect_key, evaluate_key = jax.random.split(
     key, 5
   )
   history, begin = [], time.monotonic()
 
-  def note(**row) -> None:
+  def note(state: TrainState, buffer: EpisodeBuffer, **row) -> None:
+    row["updates"] = int(state.updates)
+    row["episodes"] = int(buffer.filled)
     row["seconds"] = time.monotonic() - begin
     history.append(row)
     if callback is not None:
       callback(row)
 
   state, buffer, returns = programs.start(init_key, seed_key)
-  note(
-    round=0,
-    episodes=int(buffer.filled),
-    updates=0,
-    train_return=float(returns.mean()),
-  )
-  every = config.evaluate.every
+  note(state, buffer, round=0, train_return=float(returns.mean()))
+  every, count = config.evaluate.every, config.evaluate.episodes
   for number in range(1, rounds + 1):
     state, metrics = programs.fit(state, buffer, fit_key)
+    row = {name: float(value) for name, value in metrics.items()}
     if int(state.skipped) >= MAX_SKIPPED:
       raise FloatingPointError(
         f"the last {int(state.skipped)} gradients up to update"
         f" {int(state.updates)} were not finite: lower"
         " config.optimizer.learning_rate"
       )
-    row = {name: float(value) for name, value in metrics.items()}
     if number == rounds or (every and number % every == 0):
-      returns = programs.evaluate(
-        state.acting_params, jax.random.fold_in(evaluate_key, number)
-      )
+      keys = jax.random.split(jax.random.fold_in(evaluate_key, number), count)
+      returns = programs.play(state.acting_params, keys, 0.0).reward.sum(1)
       row["eval_return"] = float(returns.mean())
       row["eval_return_std"] = float(returns.std())
-    buffer, returns = programs.collect(
-      state.acting_params, buffer, jax.random.fold_in(collect_key, number)
-    )
-    note(
-      round=number,
-      episodes=int(buffer.filled),
-      updates=int(state.updates),
-      train_return=float(returns.mean()),
-      **row,
-    )
+    keys = jax.random.split(jax.random.fold_in(collect_key, number), num_envs)
+    episodes = programs.collect(state.acting_params, keys)
+    buffer = programs.add(buffer, episodes)
+    row["train_return"] = float(episodes.reward.sum(1).mean())
+    note(state, buffer, round=number, **row)
   return state, history
 
 
 def _compile(
-  env: JaxEnv, config: ConfigDict, parts: Parts, rounds: int, num_envs: int
+  env: JaxEnv, config: ConfigDict, parts: Parts, capacity: int
 ) -> Programs:
   train, ema = config.train, config.optimizer.ema
   step = make_train_step(parts.model, parts.optimizer, ema=ema)
-  capacity = train.seed_episodes + rounds * num_envs
 
   def start(init_key: Key, seed_key: Key):
-    seeds = random_episodes(
-      env, jax.random.split(seed_key, train.seed_episodes)
-    )
+    keys = jax.random.split(seed_key, train.seed_episodes)
+    seeds = random_episodes(env, keys)
     buffer = add_episodes(empty_buffer(env, capacity), seeds)
     images = seeds.image.reshape(-1, *seeds.image.shape[2:])
     state = init_state(
@@ -205,24 +196,23 @@ def _compile(
     )
     return state, jax.tree.map(jnp.mean, metrics)
 
-  def collect(params: Params, buffer: EpisodeBuffer, key: Key):
-    keys = jax.random.split(key, num_envs)
-    if train.collect == "random":
-      episodes = random_episodes(env, keys)
-    else:
-      episodes = planned_episodes(env, parts.agent, params, keys, train.noise)
-    return add_episodes(buffer, episodes), episodes.reward.sum(1)
-
-  def evaluate(params: Params, key: Key):
-    keys = jax.random.split(key, config.evaluate.episodes)
-    episodes = planned_episodes(env, parts.agent, params, keys, 0.0)
-    return episodes.reward.sum(1)
-
+  # One program for both uses: they differ in a number alone.
+  play = jax.jit(
+    lambda params, keys, noise: planned_episodes(
+      env, parts.agent, params, keys, noise
+    )
+  )
+  if train.collect == "random":
+    draw = jax.jit(lambda keys: random_episodes(env, keys))
+    collect = lambda params, keys: draw(keys)
+  else:
+    collect = lambda params, keys: play(params, keys, train.noise)
   return Programs(
     start=jax.jit(start),
     fit=jax.jit(fit, donate_argnums=0),
-    collect=jax.jit(collect, donate_argnums=1),
-    evaluate=jax.jit(evaluate),
+    play=play,
+    collect=collect,
+    add=jax.jit(add_episodes, donate_argnums=0),
   )
 
 

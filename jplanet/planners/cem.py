@@ -140,5 +140,5 @@ def search(
   plan = Plan(actions=mean, score=scores[-1], mean=mean, std=std, elites=best)
   return explore_if_tied(
     explore_key, plan, spreads[0], warm, bounds,
-    tie_tol=tie_tol, std=init_std, beta=noise_beta,
+    tie_tol=tie_tol, std=init_std,
   )  # fmt: skip

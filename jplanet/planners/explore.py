@@ -8,6 +8,10 @@ from jplanet.planners.common import Bounds, knows_nothing, sample, shift
 from jplanet.planners.noise import lag_one
 from jplanet.types import Array, Key, Plan
 
+# The colour of exploration, whatever the colour of the candidates: white noise
+# hardly moves a heavy body.
+EXPLORE_BETA = 2.5
+
 
 def check_tie_tol(tie_tol: float) -> None:
   """Raises ValueError where `tie_tol` is not a finite number >= 0."""
@@ -34,7 +38,6 @@ def explore_if_tied(
   *,
   tie_tol: float,
   std: float,
-  beta: float,
 ) -> Plan:
   """Replaces the plan by a random, persistent one where scores tie.
 
@@ -58,7 +61,6 @@ def explore_if_tied(
       of the reward prediction; a tenth of what one hit pays is a good start.
       0 turns exploration off.
     std: of the proposal, in half-widths of the box.
-    beta: colour of the proposal; 0 is white and hardly moves a heavy body.
 
   Returns:
     `plan` with `actions` and `mean` replaced if `first_spread < tie_tol`.
@@ -66,8 +68,8 @@ def explore_if_tied(
   if tie_tol == 0:
     return plan
   centre, scale = jnp.asarray(bounds.centre), std * bounds.half
-  rho = lag_one(centre.shape[0], beta)
-  fresh = sample(key, centre, scale, bounds, 1, beta)[0]
+  rho = lag_one(centre.shape[0], EXPLORE_BETA)
+  fresh = sample(key, centre, scale, bounds, 1, EXPLORE_BETA)[0]
   # The last step of a stationary draw is itself standard normal noise.
   step = rho * (warm.actions[-1] - centre[-1])
   step += math.sqrt(1 - rho**2) * (fresh[-1] - centre[-1])

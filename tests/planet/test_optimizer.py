@@ -123,6 +123,14 @@ def test_update_compiles_once():
   assert step._cache_size() == 1
 
 
+@pytest.mark.parametrize("form", ["tf1", "standard"])
+def test_no_two_parts_of_the_state_share_a_buffer(form):
+  # A train step donates the state; one buffer cannot be donated twice.
+  state = make_optimizer(1e-3, eps_form=form).init({"w": jnp.ones((3, 2))})
+  leaves = jax.tree.leaves(state)
+  assert len({x.unsafe_buffer_pointer() for x in leaves}) == len(leaves)
+
+
 def test_unknown_epsilon_form_is_refused():
   with pytest.raises(ValueError, match=r"'tf1'.*'standard'.*'hat'"):
     make_optimizer(1e-3, eps_form="hat")

@@ -58,7 +58,7 @@ def tie(spread, warm, horizon=4, seed=0):
   chosen = planners.empty_plan(horizon, 2, 1)._replace(score=jnp.array(1.0))
   result = explore_if_tied(
     jax.random.key(seed), chosen, jnp.array(spread), warm, bounds,
-    tie_tol=0.1, std=1.0, beta=2.0,
+    tie_tol=0.1, std=1.0,
   )  # fmt: skip
   return jax.tree.map(np.asarray, result), chosen
 
