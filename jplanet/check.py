@@ -14,6 +14,7 @@ from jlejepa.runtime.errors import (
   require,
 )
 from jplanet.planning import PLANNERS, check_planner, default_constants
+from jplanet.world_model import make_planet
 
 
 def _accept(name, value):
@@ -113,6 +114,10 @@ def check_config(config: ConfigDict) -> None:
   except ValueError as error:
     name = config.planner.name
     raise UserError(f"config.planner.{name}: {error}") from error
+  try:
+    make_planet(config, action_dim=1, image_size=config.env.size)
+  except ValueError as error:
+    raise UserError(f"config.model or config.loss: {error}") from error
   tasks = split_tasks(config.task)
   require(tasks, "config.task is empty: name a task such as cheetah_run")
   require(

@@ -60,7 +60,9 @@ def make_planet(
     lambda k: encoder.init_with_output(k, arrange(jnp.zeros(shape)))[0],
     jax.random.key(0),
   ).size
-  cell = make_cell(model, embed_size, action_dim)
+  # Both have the same parameters: only planning may take faster products.
+  cell = make_cell(model, embed_size, action_dim, dot="float32")
+  plan_cell = make_cell(model, embed_size, action_dim, dot=model["plan_dot"])
   objective = losses.make_objective(**loss)
 
   def init(key: Key, images: Array | None = None) -> Params:
@@ -99,7 +101,7 @@ def make_planet(
     return cell.posterior(params["cell"], state, action, embed, key)
 
   def imagine(params, state, action, key) -> State:
-    return cell.prior(params["cell"], state, action, key)
+    return plan_cell.prior(params["cell"], state, action, key)
 
   def reward(params: Params, state: State) -> Array:
     return fast_reward_head.apply(params["reward"], cell.features(state))[0]
@@ -156,8 +158,8 @@ def make_planet(
   )
 
 
-def make_cell(model: Mapping, embed: int, action: int) -> Cell:
-  """Makes the latent cell that `model.kind` names.
+def make_cell(model: Mapping, embed: int, action: int, *, dot: str) -> Cell:
+  """Makes the latent cell that `model.kind` names; `dot` is for its prior.
 
   Raises:
     ValueError: for an unknown kind.
@@ -169,6 +171,7 @@ def make_cell(model: Mapping, embed: int, action: int) -> Cell:
     hidden=model["hidden"],
     min_std=model["min_std"],
     mean_only=model["mean_only"],
+    fast_dot=dot,
   )
   if model["kind"] == "rssm":
     return make_rssm(
@@ -176,7 +179,6 @@ def make_cell(model: Mapping, embed: int, action: int) -> Cell:
       belief=model["belief"],
       gru=model["gru"],
       belief_only=model["belief_only"],
-      fast_dot=model["plan_dot"],
     )
   if model["kind"] == "ssm":
     return make_ssm(**common)

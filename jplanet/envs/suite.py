@@ -16,6 +16,9 @@ from jplanet.envs import renderers
 from jplanet.envs.actions import ActionScale
 from jplanet.envs.tasks import find_task
 
+# Where no display is, its reset leaves MuJoCo unable to use OpenGL at all: the
+# process aborts at the next picture.
+_OWN_OPENGL = ("quadruped", "escape")
 _STEPS = 1000  # Every task of the suite lasts 1000 control steps.
 
 
@@ -58,6 +61,11 @@ def make_env(
   renderer = renderers.choose(renderer)
   suite = load_suite()
   found = find_task(task, suite.ALL_TASKS)
+  if found[:2] == _OWN_OPENGL:
+    raise ValueError(
+      f"{task} cannot be played here: it sends its terrain to an OpenGL of "
+      "dm_control's own at every reset; choose another task"
+    )
   with _quiet():
     env = suite.load(found.domain, found.task, task_kwargs={"random": seed})
   model = env.physics.model

@@ -98,6 +98,23 @@ class Lockstep:
         self._done[i] = step.last()
     return self._images.copy(), rewards, self._done.copy()
 
+  def states(self) -> list[dict[str, np.ndarray]]:
+    """Returns what each simulator knows and the images only show.
+
+    Returns:
+      For each environment its `state()`: by quantity, float64 `[n]`.
+
+    Raises:
+      ValueError: an environment has no `state()`.
+    """
+    for env in self._envs:
+      if not callable(getattr(env, "state", None)):
+        raise ValueError(
+          "the environment has no state(): to compare with the simulator, "
+          "give it one that returns a dict of vectors"
+        )
+    return [env.state() for env in self._envs]
+
   def close(self) -> None:
     """Closes all environments."""
     for env in self._envs:

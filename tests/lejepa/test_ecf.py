@@ -65,12 +65,11 @@ def test_columns_and_slices_agree_with_the_official_package(reference, name):
     np.testing.assert_allclose(
       epps_pulley(x, **options), values["univariate"][name][key], rtol=2e-6
     )
-    test = functools.partial(epps_pulley, **options)
-    np.testing.assert_allclose(
-      jlejepa.sliced(test, x, reference.arrays["A_8x32"]),
-      values["sliced"][name][key],
-      rtol=2e-6,
-    )
+  np.testing.assert_allclose(
+    jlejepa.sliced(epps_pulley, x, reference.arrays["A_8x32"]),
+    values["sliced"][name]["EppsPulley"],
+    rtol=2e-6,
+  )
   np.testing.assert_allclose(
     epps_pulley(x),
     values["ep_f64"][name]["columns_t3_n17"],

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jplanet
@@ -17,7 +18,8 @@ from jplanet.jax_envs.training import (
   planned_episodes,
   random_episodes,
 )
-from jplanet.types import Batch
+from jplanet.setup import Parts, build
+from jplanet.types import Batch, WorldModel
 
 SIZE, LENGTH = 16, 5
 
@@ -50,6 +52,7 @@ def tiny_config(*overrides):
   sizes = (
     "env.size=16", "train.seed_episodes=3", "train.chunk=4", "train.batch=2",
     "train.updates_per_collect=3", "evaluate.every=2", "evaluate.episodes=2",
+    "optimizer.ema=0.0",
   )  # fmt: skip
   return jplanet.load_config("planet.py:debug", [*sizes, *overrides])
 
@@ -127,12 +130,12 @@ def test_random_actions_are_uniform_and_differ_between_episodes():
   assert len(np.unique(actions)) > 0.99 * actions.size
 
 
-def echo_agent() -> Agent:
+def echo_agent(weight=lambda params: params) -> Agent:
   """Acts by what it is given: params, image, noise, and a count of calls."""
 
   def act(params, state, image, key, noise):
     shown = image.mean() / 1000
-    return jnp.stack([params + 0.1 * state, shown + noise]), state + 1
+    return jnp.stack([weight(params) + 0.1 * state, shown + noise]), state + 1
 
   return Agent(init=lambda: jnp.float32(0), act=act)
 
@@ -174,32 +177,49 @@ def test_an_episode_starts_where_its_key_says_whatever_the_noise():
   assert np.any(np.asarray(still[0, 0]) != np.asarray(still[1, 0]))
 
 
-def run_and_count(key, calls):
-  """Four rounds; the rows come with the number of tracings up to each."""
-  counted = lambda function: lambda *a: (calls.append(1), function(*a))[1]
+def toy_parts(config, action_dim) -> Parts:
+  """A model of one weight that learns the mean reward, and an echo of it."""
+  del config, action_dim
+
+  def init(key, images):
+    return {"w": jax.random.normal(key), "grey": images.mean(dtype=jnp.float32)}
+
+  def loss(params, batch, key):
+    del key
+    loss = jnp.square(params["w"] - batch.reward).mean()
+    return loss, {"loss": loss}
+
+  model = WorldModel(init, None, None, None, None, None, None, None, loss)
+  agent = echo_agent(lambda params: params["w"])
+  return Parts(model, optax.sgd(0.2), agent, None)
+
+
+@pytest.fixture
+def toys(monkeypatch):
+  monkeypatch.setattr(training, "build", toy_parts)
+
+
+def grey_env(**options):
+  """The counting environment whose every episode begins at grey 64."""
+  env = counting_env(**options)
+  return env._replace(reset=lambda key: Count(jnp.int32(64), jnp.int32(0)))
+
+
+def run(key=7, rounds=4, env=None, config=None, **options):
+  return fit_on_device(
+    env or grey_env(),
+    config or tiny_config(),
+    rounds=rounds,
+    num_envs=2,
+    key=jax.random.key(key),
+    **options,
+  )
+
+
+def test_the_history_tells_what_was_done(toys):
   rows = []
-  with pytest.MonkeyPatch.context() as patch:
-    for name in ("sample_chunks", "add_episodes", "planned_episodes"):
-      patch.setattr(training, name, counted(getattr(training, name)))
-    state, history = fit_on_device(
-      counting_env(),
-      tiny_config(),
-      rounds=4,
-      num_envs=2,
-      key=key,
-      callback=lambda row: rows.append((row, len(calls))),
-    )
-  return state, history, rows
-
-
-@pytest.fixture(scope="module")
-def two_runs():
-  return [run_and_count(jax.random.key(7), []) for _ in range(2)]
-
-
-def test_the_history_tells_what_was_done(two_runs):
-  state, history, rows = two_runs[0]
-  assert [row for row, _ in rows] == history
+  state, history = run(callback=rows.append)
+  assert rows == history
   column = lambda name: [row[name] for row in history]
   assert column("round") == [0, 1, 2, 3, 4]
   assert column("episodes") == [3, 5, 7, 9, 11]
@@ -214,48 +234,106 @@ def test_the_history_tells_what_was_done(two_runs):
   assert all(
     isinstance(x, int | float) for row in history for x in row.values()
   )
-  assert np.isfinite([row["loss"] for row in history[1:]]).all()
 
 
-def test_everything_compiles_once(two_runs):
-  _, _, rows = two_runs[0]
-  traced = [count for _, count in rows]
-  # The seed episodes are added when the first state is made; the first round
-  # traces updates, episodes and their adding; the first evaluation, in round 2,
-  # finds its program there.
-  assert traced == [1, 4, 4, 4, 4]
+def test_the_last_round_is_evaluated_and_no_other_without_a_schedule(toys):
+  _, history = run(rounds=3, config=tiny_config("evaluate.every=0"))
+  assert [row["round"] for row in history if "eval_return" in row] == [3]
 
 
-def test_a_key_decides_a_run(two_runs):
-  (one, first, _), (two, second, _) = two_runs
-  jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
+def test_updates_learn_from_the_episodes(toys):
+  # Gradient descent on (w - reward)^2 goes to the mean reward of the chunks:
+  # entries 0-3, 1-4 and 2-5 of rewards 0, 0.01 ... 0.05, 0.025 on average.
+  state, history = run(config=tiny_config("train.updates_per_collect=40"))
+  assert abs(float(state.params["w"]) - 0.025) < 0.01
+  assert history[-1]["loss"] < 3e-4 < history[1]["loss"]
+
+
+def test_episodes_are_played_with_the_latest_weights_and_noise(
+  toys, monkeypatch
+):
+  seen = []
+  real = training.add_episodes
+
+  def spy(buffer, episodes):
+    jax.debug.callback(lambda a: seen.append(np.asarray(a)), episodes.action)
+    return real(buffer, episodes)
+
+  monkeypatch.setattr(training, "add_episodes", spy)
+  state, _ = run(rounds=1, config=tiny_config("train.noise=0.25"))
+  jax.effects_barrier()
+  actions = next(a for a in seen if len(a) == 2)  # the seed episodes are 3
+  # The echo: the weight, a tenth more at each decision; grey / 1000 + noise.
+  w = float(state.params["w"])
+  expected = np.clip(w + 0.1 * np.arange(LENGTH), -1, 1)
+  np.testing.assert_allclose(actions[0, 1:, 0], expected, rtol=1e-5)
+  shown = (64 + np.arange(LENGTH)) / 1000
+  np.testing.assert_allclose(actions[1, 1:, 1], shown + 0.25, rtol=1e-5)
+
+
+def test_random_collection_does_without_the_agent(toys, monkeypatch):
+  calls = []
+  real = training.planned_episodes
+  monkeypatch.setattr(
+    training, "planned_episodes", lambda *a: (calls.append(1), real(*a))[1]
+  )
+  config = tiny_config("train.collect=random")
+  _, history = run(rounds=3, config=config, callback=lambda row: row.update(
+    planned=len(calls)
+  ))  # fmt: skip
+  # The agent plays for the first evaluation, in round 2.
+  assert [row["planned"] for row in history] == [0, 0, 1, 1]
+  assert [row["episodes"] for row in history] == [3, 5, 7, 9]
+
+
+def test_everything_is_traced_once(toys, monkeypatch):
+  calls, traced = [], []
+  counted = lambda function: lambda *a: (calls.append(1), function(*a))[1]
+  for name in ("sample_chunks", "add_episodes", "planned_episodes"):
+    monkeypatch.setattr(training, name, counted(getattr(training, name)))
+  run(callback=lambda row: traced.append(len(calls)))
+  # The seed episodes are added as the first state is made, and the first round
+  # traces the updates, the episodes and their adding. The first evaluation, in
+  # round 2, finds its program there.
+  assert traced[0] == 1
+  assert traced[1:] == [4, 4, 4, 4]
+
+
+def test_a_key_decides_a_run(toys):
+  env = counting_env()
+  (one, first), (two, second) = run(7, env=env), run(7, env=env)
+  jax.tree.map(np.testing.assert_array_equal, one, two)
   for a, b in zip(first, second):
     assert {**a, "seconds": 0} == {**b, "seconds": 0}
-  other, _ = fit_on_device(
-    counting_env(), tiny_config(), rounds=1, num_envs=2, key=jax.random.key(8)
-  )
-  cell = lambda state: jax.tree.leaves(state.params["cell"])[0]
-  assert np.any(np.asarray(cell(one)) != np.asarray(cell(other)))
+  other, _ = run(8, env=env)
+  assert other.params["w"] != one.params["w"]
+  assert other.params["grey"] != one.params["grey"]
 
 
-def test_the_seed_episodes_give_the_mean_image():
-  # Every image of this environment is the grey 64 + t, t from 0 to 5: 66.5 on
-  # average. With 8 bits a byte b becomes b / 256 - 0.5.
-  env = counting_env()
-  env = env._replace(reset=lambda key: Count(jnp.int32(64), jnp.int32(0)))
-  state, _ = fit_on_device(
-    env, tiny_config(), rounds=1, num_envs=1, key=jax.random.key(0)
-  )
+def test_the_seed_episodes_are_the_examples_for_the_first_weights(toys):
+  # Every episode shows the greys 64 to 69.
+  state, _ = run(rounds=1)
+  np.testing.assert_allclose(state.params["grey"], 66.5, rtol=1e-6)
+
+
+def test_gradients_that_stay_bad_end_the_run(toys):
+  env = grey_env(reward=lambda state: jnp.nan)
+  config = tiny_config("train.updates_per_collect=10")
+  with pytest.raises(FloatingPointError, match="the last 10 gradients"):
+    run(env=env, config=config)
+
+
+@pytest.mark.slow
+def test_the_model_and_the_planner_run_on_the_device():
+  config = tiny_config("optimizer.ema=0.99")
+  state, history = run(rounds=2, config=config)
+  assert np.isfinite([row["loss"] for row in history[1:]]).all()
+  # 8 bits: a byte b becomes b / 256 - 0.5.
   np.testing.assert_allclose(
     state.params["mean_image"], 66.5 / 256 - 0.5, atol=1e-5
   )
-
-
-def test_gradients_that_stay_bad_end_the_run():
-  env = counting_env(reward=lambda state: jnp.nan)
-  config = tiny_config("train.updates_per_collect=10")
-  with pytest.raises(FloatingPointError, match="the last 10 gradients"):
-    fit_on_device(env, config, rounds=2, num_envs=1, key=jax.random.key(0))
+  assert state.acting_params is state.average
+  np.testing.assert_allclose(history[2]["eval_return"], 0.15, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -280,8 +358,6 @@ def test_what_cannot_be_trained_is_refused_in_a_line(
 
 
 def test_nothing_in_an_episode_calls_the_host():
-  from jplanet.setup import build
-
   env, config = counting_env(), tiny_config()
   parts = build(config, env.action_dim)
   params = jax.eval_shape(parts.model.init, jax.random.key(0))

@@ -193,16 +193,21 @@ def test_a_missing_mujoco_names_the_command(monkeypatch):
     make_env("cartpole_swingup", renderer="ray")
 
 
+@pytest.mark.parametrize(
+  "task,message",
+  [("lqr_lqr_2_1", "finite bounds"), ("quadruped_escape", "OpenGL")],
+)
+def test_tasks_that_cannot_be_played_say_why(task, message):
+  with pytest.raises(ValueError, match=message):
+    make_env(task, size=16, renderer="ray")
+
+
 @pytest.mark.slow
-def test_every_task_of_the_suite_can_be_played():
+def test_every_other_task_of_the_suite_can_be_played():
   for domain, task in suite.ALL_TASKS:
-    name = f"{domain}_{task}"
-    if domain == "lqr":
-      # Its actions have no bounds.
-      with pytest.raises(ValueError, match="finite bounds"):
-        make_env(name, size=16, renderer="ray")
+    if domain == "lqr" or (domain, task) == ("quadruped", "escape"):
       continue
-    env = make_env(name, size=16, renderer="ray")
+    env = make_env(f"{domain}_{task}", size=16, renderer="ray")
     env.reset()
     step = env.step(np.zeros(env.action_spec().shape))
     assert isinstance(step, dm_env.TimeStep) and step.observation.std() > 0

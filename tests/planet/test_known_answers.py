@@ -109,8 +109,9 @@ def test_the_papers_model_has_as_many_weights(action, total):
 def test_the_papers_constants_are_those_of_its_appendix():
   config = paper_config()
   planner, train, loss = config.planner, config.train, config.loss
-  assert (planner.horizon, planner.iterations) == (12, 10)
-  assert (planner.candidates, planner.elites) == (1000, 100)
+  cem = planner.cem
+  assert (planner.name, planner.horizon, cem.iterations) == ("cem", 12, 10)
+  assert (cem.candidates, cem.elites) == (1000, 100)
   assert (train.batch, train.chunk, train.seed_episodes) == (50, 50, 5)
   assert (train.updates_per_collect, train.noise) == (100, 0.3)
   assert (loss.free_nats, loss.reward_scale, loss.kl_scale) == (3, 10, 1)

@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+import jlejepa
+from jlejepa.exact import sphere_average
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 8, 64, 512, 2048, 4096])
+def test_sphere_average_is_kummers_function(dim):
+  # 1F1(1/2; D/2; -u), on both sides of the change of rule at u = 300.
+  u = np.array([0, 1e-3, 0.5, 4, 50, 299, 301, 2e3, 1e5], "float32")
+  u = u[:5] if dim == 1 else u
+  expected = [float(mpmath.hyp1f1(0.5, dim / 2, -float(v))) for v in u]
+  value = jax.jit(sphere_average, static_argnums=1)(u, dim)
+  np.testing.assert_allclose(value, expected, rtol=2e-6)
+
+
+def test_sphere_average_is_that_of_random_directions():
+  a = jlejepa.random_directions(jax.random.key(0), 5, 200000)
+  expected = jnp.mean(jnp.exp(-7.0 * a[0] ** 2))
+  assert sphere_average(jnp.float32(7.0), 5) == pytest.approx(
+    float(expected), rel=0.01
+  )
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["gauss_64x8", "shifted_64x8", "zeros_64x8", "student3_64x8", "N2_2x8"],
+)
+def test_exact_sigreg_agrees_with_the_reference_limit(reference, name):
+  expected = reference.values["inf_slices"][name]["inf_slices_exact_R_hyp1f1"]
+  value = jlejepa.sigreg_exact(reference.arrays[f"x_{name}"], block=24)
+  np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+
+def test_many_slices_approach_the_exact_value():
+  z = jax.random.t(jax.random.key(8), 4.0, (60, 6))
+  value = sigreg(z, jax.random.key(9), num_slices=20000, t_max=6.0,
+                 num_points=33)  # fmt: skip
+  np.testing.assert_allclose(value, jlejepa.sigreg_exact(z), rtol=0.01)
+
+
+def test_exact_sigreg_has_its_null_means_and_ignores_the_block():
+  z = jax.random.normal(jax.random.key(10), (4000, 10, 3))
+  exact = jax.jit(jlejepa.sigreg_exact, static_argnames=("unbiased", "block"))
+  # sqrt(2 pi) (1 - 1 / sqrt(3)) = 1.0594.
+  assert exact(z) == pytest.approx(1.0594, abs=0.03)
+  assert exact(z, unbiased=True) == pytest.approx(0, abs=0.03)
+  one = z[0]
+  np.testing.assert_allclose(exact(one, block=3), exact(one), rtol=1e-5)
+  np.testing.assert_allclose(
+    exact(z[:2]), (exact(z[0]) + exact(z[1])) / 2, rtol=1e-5
+  )
