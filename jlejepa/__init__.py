@@ -10,7 +10,6 @@ _MODULE_OF = {
   "effective_rank": "objective",
   "epps_pulley": "ecf",
   "epps_pulley_unbiased": "ecf",
-  "fit": "train",
   "lejepa_loss": "objective",
   "orthogonal_directions": "directions",
   "prediction_loss": "objective",

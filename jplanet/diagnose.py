@@ -26,9 +26,9 @@ from jlejepa.runtime.run_folder import read_config, resolve
 from jplanet import diagnostics, diagnostics_report
 from jplanet.check import check_config
 from jplanet.diagnostics_data import Recorded, record_episodes
-from jplanet.evaluate import _hold, _restore, _with_renderer_of_training
+from jplanet.evaluate import _hold, _restore
 from jplanet.setup import build
-from jplanet.setup_envs import EnvFactory, EnvMaker
+from jplanet.setup_envs import EnvFactory, EnvMaker, keep_renderer
 from jplanet.types import Key, Params, WorldModel
 
 HORIZONS = (1, 10, 30)
@@ -92,7 +92,7 @@ def diagnose(
   finite_nonnegative("noise", noise)
   optional(nonnegative_int)("seed", seed)
   path = resolve(workdir)
-  config = _with_renderer_of_training(read_config(path), path)
+  config = keep_renderer(read_config(path), path)
   check_config(config)
   factory = EnvFactory(config, env)
   parts = build(config, factory.action_dim)

@@ -96,7 +96,7 @@ def draw(
     axis.axvline(context - 1, color="#707070", linestyle=":", linewidth=1)
     # Open loop may run away; what is true must stay legible.
     true = curves[component]["true"]
-    margin = np.ptp(true) + 1e-3
+    margin = 0.5 * np.ptp(true) + 1e-3
     axis.set_ylim(true.min() - margin, true.max() + margin)
     axis.set_ylabel(f"{component} (std)")
     axis.grid(alpha=0.2, linewidth=0.6)

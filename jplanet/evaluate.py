@@ -5,7 +5,6 @@
 The seeds are none that training or its evaluations have used.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from jplanet.learner import TrainState, init_state
 from jplanet.replay import Episode
 from jplanet.scores import summarize
 from jplanet.setup import REPORT, Parts, build, episode_seeds
-from jplanet.setup_envs import EnvFactory, EnvMaker
+from jplanet.setup_envs import EnvFactory, EnvMaker, keep_renderer
 
 AT_ONCE = 16
 
@@ -74,7 +73,7 @@ def evaluate(
   positive_int("episodes", episodes)
   optional(nonnegative_int)("seed", seed)
   path = resolve(workdir)
-  config = _with_renderer_of_training(read_config(path), path)
+  config = keep_renderer(read_config(path), path)
   check_config(config)
   factory = EnvFactory(config, env)
   parts = build(config, factory.action_dim)
@@ -169,19 +168,6 @@ def run_episodes(
     envs.close()
     progress.close()
   return returns[:wanted], shown
-
-
-def _with_renderer_of_training(config: ConfigDict, path: Path) -> ConfigDict:
-  """Replaces "auto", which may choose otherwise on another machine."""
-  config = config.copy_and_resolve_references()
-  try:
-    facts = json.loads((path / "environment.json").read_text())
-    before = str(facts["renderer"]).partition(":")[0]
-  except (OSError, ValueError, KeyError, TypeError):
-    return config
-  if config.env.renderer == "auto" and before in ("gl", "ray"):
-    config.env.renderer = before
-  return config
 
 
 def _hold(path: Path) -> RunFolder:

@@ -1,12 +1,15 @@
 """The environments of a run, as its configuration asks for them."""
 
+import json
 import math
+import os
 from collections.abc import Callable
 
 import dm_env
 from ml_collections import ConfigDict
 
 from jlejepa.runtime.errors import UserError, require
+from jlejepa.runtime.run_folder import resolve
 from jplanet.check import split_tasks
 from jplanet.envs import Lockstep, WorkerPool, check_env, make_env
 from jplanet.envs.padding import make_padded_env
@@ -93,6 +96,24 @@ class EnvFactory:
         for task in tasks
       ]
     )
+
+
+def keep_renderer(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:
+  """Replaces "auto" by what drew the pixels of the run in `workdir`.
+
+  On another machine "auto" may choose otherwise, and the agent would see
+  pixels that it was not trained on. Where there is no run yet, nothing changes.
+  """
+  try:
+    text = (resolve(workdir) / "environment.json").read_text()
+    before = str(json.loads(text)["renderer"]).partition(":")[0]
+  except (OSError, ValueError, KeyError, TypeError):
+    return config
+  if config.env.renderer != "auto" or before not in ("gl", "ray"):
+    return config
+  config = config.copy_and_resolve_references()
+  config.env.renderer = before
+  return config
 
 
 def require_chunk(chunk: int, entries: int) -> None:

@@ -32,7 +32,12 @@ from jplanet.counters import Counters
 from jplanet.learner import init_state, make_train_step
 from jplanet.replay import Episode, Replay
 from jplanet.setup import EVALUATE, TRAIN, Parts, build, episode_seeds
-from jplanet.setup_envs import EnvFactory, EnvMaker, require_chunk
+from jplanet.setup_envs import (
+  EnvFactory,
+  EnvMaker,
+  keep_renderer,
+  require_chunk,
+)
 
 MAX_SKIPPED = 10
 UPDATES_PER_WAIT = 20
@@ -72,7 +77,7 @@ def fit(
     NonFiniteError: after `MAX_SKIPPED` bad gradients in a row.
   """
   check_config(config)
-  factory = EnvFactory(config, env)
+  factory = EnvFactory(keep_renderer(config, workdir), env)
   with ExitStack() as stack:
     folder = stack.enter_context(
       RunFolder.open(

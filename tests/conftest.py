@@ -16,8 +16,6 @@ class Dial(dm_env.Environment):
   `reward[t] == action[t]` and `image[t] == shade(action[t])`.
   """
 
-  action_repeat = 3
-
   def __init__(self, length=12, *, blind=False, on_step=lambda: None):
     self._length, self._blind, self._on_step = length, blind, on_step
     self._rng, self._t = np.random.default_rng(0), 0
@@ -51,7 +49,7 @@ class Dial(dm_env.Environment):
     return specs.BoundedArray((1,), np.float32, -1, 1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dial():
   """The class `Dial`."""
   return Dial
@@ -67,7 +65,8 @@ def tiny_config():
       "planner.horizon=3", "train.batch=2", "train.chunk=6",
       "train.seed_episodes=2", "train.max_episodes=5",
       "train.updates_per_collect=3", "evaluate.every=2",
-      "runtime.tensorboard=false",
+      "evaluate.episodes=1", "runtime.tensorboard=false",
+      "runtime.checkpoint_every=100",
     )  # fmt: skip
     return load_config("planet.py:debug", [*tiny, *overrides])
 

@@ -17,7 +17,7 @@ N, D = 2000, 64
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "num_slices", "fresh"))
-def descend(x, key, *, steps, num_slices, fresh=True, rate=0.1):
+def descend(x, key, *, steps, num_slices, fresh=True, rate=0.2):
   """Minimises SIGReg over the vectors; `fresh` draws directions each step."""
   optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
@@ -62,14 +62,14 @@ def test_a_collapsed_line_becomes_gaussian():
   x = line(jax.random.key(0))
   assert held_out(x) > 100
   assert jlejepa.effective_rank(x) < 1.1
-  x = descend(x, jax.random.key(1), steps=600, num_slices=64)
+  x = descend(x, jax.random.key(1), steps=800, num_slices=64)
   # Gaussian vectors give 1.05; the line's own direction is the last to shrink
-  # (measured: 0.57, rank 57, variances from 0.61 to 3.5).
-  assert held_out(x) < 1.0
+  # (measured: 0.31, rank 62, variances from 0.90 to 2.2).
+  assert held_out(x) < 0.6
   assert jlejepa.sigreg_exact(x[:500]) < 1.2
-  assert jlejepa.effective_rank(x) > 0.8 * D
+  assert jlejepa.effective_rank(x) > 0.9 * D
   np.testing.assert_allclose(x.mean(axis=0), 0, atol=0.05)
-  assert np.linalg.eigvalsh(np.cov(x.T)).min() > 0.5
+  assert np.linalg.eigvalsh(np.cov(x.T)).min() > 0.75
 
 
 @pytest.mark.slow
@@ -79,9 +79,9 @@ def test_the_x_shape_becomes_gaussian():
   together = lambda x: float(jnp.mean(x[:, 0] ** 2 * x[:, 1] ** 2))
   assert together(x) > 2.5
   x = descend(x, jax.random.key(3), steps=800, num_slices=64)
-  # Measured: 0.34, 1.21, variances from 0.91 to 1.09.
+  # Measured: 0.39, 1.04, variances from 0.91 to 1.09.
   assert held_out(x) < 0.6
-  assert together(x) < 1.5
+  assert together(x) < 1.3
   variances = np.linalg.eigvalsh(np.cov(x.T))
   assert variances.min() > 0.8
   assert variances.max() < 1.2
@@ -91,7 +91,7 @@ def test_the_x_shape_becomes_gaussian():
 def test_fresh_directions_beat_a_fixed_set():
   # 16 directions cannot see 64 dimensions, unless drawn anew.
   x = 0.3 * jax.random.normal(jax.random.key(4), (N, D))
-  run = functools.partial(descend, x, jax.random.key(5), steps=200)
+  run = functools.partial(descend, x, jax.random.key(5), steps=200, rate=0.1)
   fresh = held_out(run(num_slices=16))
   fixed = held_out(run(num_slices=16, fresh=False))
   three_times_fixed = held_out(run(num_slices=48, fresh=False))

@@ -38,8 +38,8 @@ def test_exact_sigreg_agrees_with_the_reference_limit(reference, name):
 
 def test_many_slices_approach_the_exact_value():
   z = jax.random.t(jax.random.key(8), 4.0, (60, 6))
-  value = sigreg(z, jax.random.key(9), num_slices=20000, t_max=6.0,
-                 num_points=33)  # fmt: skip
+  options = dict(num_slices=20000, t_max=6.0, num_points=33)
+  value = jlejepa.sigreg(z, jax.random.key(9), **options)
   np.testing.assert_allclose(value, jlejepa.sigreg_exact(z), rtol=0.01)
 
 
