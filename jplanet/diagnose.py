@@ -7,6 +7,7 @@ what that one reaches, any features would tell.
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -113,7 +114,7 @@ def diagnose(
       quiet=quiet,
     )
     for task, data in recorded.items():
-      untrained = parts.model.init(init_key, data.image[data.valid])
+      untrained = jax.jit(parts.model.init)(init_key, data.image[data.valid])
       ours = measure(parts.model, trained, data, measure_key)
       control = measure(parts.model, untrained, data, measure_key)
       tasks[task] = {
@@ -161,7 +162,7 @@ def measure(
   half = len(data.valid) // 2
   times = np.arange(data.valid.shape[1])
   reach = times[data.valid[half:].any(0)][-1] + 1 - CONTEXT
-  horizons = [h for h in HORIZONS if h <= reach]
+  horizons = tuple(h for h in HORIZONS if h <= reach)
   require(
     horizons,
     f"state diagnostics need episodes of {CONTEXT + HORIZONS[0]} entries or"
@@ -169,20 +170,11 @@ def measure(
   )
   roll_key, head_key = jax.random.split(key)
   keys = jax.random.split(roll_key, len(data.image))
-
-  @jax.jit
-  def roll(params, sequences):
-    return jax.lax.map(
-      lambda sequence: diagnostics.rollout_features(
-        model, params, *sequence, horizons=horizons, context=CONTEXT
-      ),
-      sequences,
-    )
-
-  features = np.asarray(roll(params, (data.image, data.action, keys)))
+  features = np.asarray(
+    _roll(model, params, (data.image, data.action, keys), horizons)
+  )
   seen = data.valid[:half]
-  known = features[:half, 0][seen]
-  features = diagnostics.standardize(features, known)
+  features = diagnostics.standardize(features, features[:half, 0][seen])
   truth = {
     name: diagnostics.standardize(x, x[:half][seen])
     for name, x in data.states.items()
@@ -218,6 +210,16 @@ def measure(
         "open_loop": guess[0, -1, first, i],
       }
   return Measured(r2=r2, entries=int(scored.sum()), curves=curves)
+
+
+@partial(jax.jit, static_argnames=("model", "horizons"))
+def _roll(model, params, sequences, horizons):
+  return jax.lax.map(
+    lambda sequence: diagnostics.rollout_features(
+      model, params, *sequence, horizons=horizons, context=CONTEXT
+    ),
+    sequences,
+  )
 
 
 @exit_on_user_error()

@@ -369,18 +369,18 @@ def test_nothing_in_an_episode_calls_the_host():
 
 @pytest.mark.slow
 def test_the_pendulum_is_learned():
-  # 10 rounds, 500 updates, 88 episodes. A random return is about 1 of 50; on
-  # this budget seeds 0 and 1 reached 15 and more.
+  # 400 updates on 40 episodes. A random return is about 1 of 50, and what
+  # swings up half-way gets more than 8.
   config = jplanet.load_config(
     "planet.py:cpu",
     [
-      "model.belief=64", "model.hidden=64", "model.state=16", "model.depth=8",
-      "planner.horizon=15", "train.chunk=24", "train.updates_per_collect=50",
+      "model.belief=64", "model.hidden=64", "model.state=16",
+      "planner.horizon=15", "train.chunk=24", "train.updates_per_collect=100",
       "evaluate.every=0", "evaluate.episodes=8",
     ],
   )  # fmt: skip
   _, history = fit_on_device(
-    pendulum(32, 50), config, rounds=10, num_envs=8, key=jax.random.key(0)
+    pendulum(32, 50), config, rounds=4, num_envs=8, key=jax.random.key(0)
   )
   assert history[-1]["eval_return"] > 8
   assert history[-1]["eval_return"] > 4 * history[0]["train_return"]

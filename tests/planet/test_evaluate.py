@@ -44,7 +44,7 @@ def copied(trained, tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch):
-  """What `collect` was asked for, while it does its work."""
+  """The seeds of every group, and the compiled call and noise it used."""
   calls, policies = [], []
   real_collect, real_policy = module.collect, module.planned_policy
 
@@ -58,8 +58,7 @@ def calls(monkeypatch):
 
   monkeypatch.setattr(module, "collect", collect)
   monkeypatch.setattr(module, "planned_policy", planned_policy)
-  calls_and_policies = (calls, policies)
-  return calls_and_policies
+  return calls, policies
 
 
 def test_groups_share_one_program_and_no_seed(trained, calls, monkeypatch):
@@ -68,7 +67,7 @@ def test_groups_share_one_program_and_no_seed(trained, calls, monkeypatch):
   seeds, policies = calls
   # Two groups of two; the fourth episode fills the last group up.
   assert [len(group) for group in seeds] == [2, 2]
-  assert sum(seeds, []) == episode_seeds(0, REPORT, 0, 4)
+  assert [*seeds[0], *seeds[1]] == episode_seeds(0, REPORT, 0, 4)
   assert [noise for _, noise in policies] == [0.0, 0.0]
   assert policies[0][0]._cache_size() == 1
   score = result["scores"][TASK]
