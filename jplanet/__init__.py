@@ -11,6 +11,7 @@ _HOME = {
   "Plan": "jplanet.types",
   "WorldModel": "jplanet.types",
   "cem": "jplanet.planners",
+  "diagnose": "jplanet.diagnose",
   "evaluate": "jplanet.evaluate",
   "fit": "jplanet.train",
   "gradient_plan": "jplanet.planners",

@@ -114,10 +114,6 @@ def check_config(config: ConfigDict) -> None:
   except ValueError as error:
     name = config.planner.name
     raise UserError(f"config.planner.{name}: {error}") from error
-  try:
-    make_planet(config, action_dim=1, image_size=config.env.size)
-  except ValueError as error:
-    raise UserError(f"config.model or config.loss: {error}") from error
   tasks = split_tasks(config.task)
   require(tasks, "config.task is empty: name a task such as cheetah_run")
   require(
@@ -147,6 +143,10 @@ def check_config(config: ConfigDict) -> None:
     "config.loss.overshooting_distance and config.loss.overshooting_scale"
     " belong together: set both or neither",
   )
+  try:
+    make_planet(config, action_dim=1, image_size=config.env.size)
+  except ValueError as error:
+    raise UserError(f"config.model or config.loss: {error}") from error
 
 
 def split_tasks(task: str) -> list[str]:

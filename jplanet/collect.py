@@ -69,10 +69,13 @@ def planned_policy(
     key, jnp.array(seeds, jnp.uint32)
   )
   noise = jnp.float32(noise)
+  # Beside the weights, where `act` will return it: else the second decision
+  # with weights from a checkpoint would compile again.
+  place = jax.tree.leaves(params)[0].sharding
 
   def init():
     tile = lambda x: jnp.tile(x, (len(seeds),) + (1,) * jnp.ndim(x))
-    return jax.tree.map(tile, agent.init())
+    return jax.device_put(jax.tree.map(tile, agent.init()), place)
 
   def act(carry, images, t):
     actions, carry = batched_act(

@@ -27,7 +27,7 @@ from jlejepa.runtime.run_folder import read_config, resolve
 from jplanet import diagnostics, diagnostics_report
 from jplanet.check import check_config
 from jplanet.diagnostics_data import Recorded, record_episodes
-from jplanet.evaluate import _hold, _restore
+from jplanet.evaluate import hold_folder, restore_agent
 from jplanet.setup import build
 from jplanet.setup_envs import EnvFactory, EnvMaker, keep_renderer
 from jplanet.types import Key, Params, WorldModel
@@ -100,8 +100,8 @@ def diagnose(
   seed = config.seed if seed is None else seed
   act_key, init_key, measure_key = jax.random.split(jax.random.key(seed), 3)
   tasks, pictures = {}, {}
-  with _hold(path) as folder:
-    state, counters = _restore(folder, parts, config)
+  with hold_folder(path) as folder:
+    state, counters = restore_agent(folder, parts, config)
     trained = state.acting_params
     recorded = record_episodes(
       factory,

@@ -10,12 +10,10 @@ from jlejepa.runtime.progress import Progress
 from jplanet.collect import collect, planned_policy
 from jplanet.evaluate import AT_ONCE
 from jplanet.replay import Episode
-from jplanet.setup import REPORT, Parts, episode_seeds
+from jplanet.setup import DIAGNOSE, Parts, episode_seeds
 from jplanet.setup_envs import EnvFactory
 from jplanet.types import Key, Params
 
-# Episodes of this use share no seed with those of `jplanet.setup`.
-DIAGNOSE = REPORT + 1
 States = dict[str, np.ndarray]
 
 

@@ -79,8 +79,8 @@ def evaluate(
   parts = build(config, factory.action_dim)
   seed = config.seed if seed is None else seed
   act_key, picture_key = jax.random.split(jax.random.key(seed))
-  with _hold(path) as folder:
-    state, counters = _restore(folder, parts, config)
+  with hold_folder(path) as folder:
+    state, counters = restore_agent(folder, parts, config)
     values, shown = run_episodes(
       factory,
       parts,
@@ -170,7 +170,12 @@ def run_episodes(
   return returns[:wanted], shown
 
 
-def _hold(path: Path) -> RunFolder:
+def hold_folder(path: Path) -> RunFolder:
+  """Locks the folder of a run that exists.
+
+  Raises:
+    UserError: it cannot be read, or another process holds it.
+  """
   try:
     return RunFolder(path, FolderLock(path))
   except OSError as error:
@@ -179,9 +184,14 @@ def _hold(path: Path) -> RunFolder:
     ) from error
 
 
-def _restore(
+def restore_agent(
   folder: RunFolder, parts: Parts, config: ConfigDict
 ) -> tuple[TrainState, Counters]:
+  """Restores the newest checkpoint of a run.
+
+  Raises:
+    UserError: there is none.
+  """
   template = jax.eval_shape(
     lambda: init_state(
       jax.random.key(0),

@@ -15,7 +15,7 @@ from jplanet.types import WorldModel
 from jplanet.world_model import make_planet
 
 # What an episode is for: episodes for different uses never share a seed.
-TRAIN, EVALUATE, REPORT = range(3)
+TRAIN, EVALUATE, REPORT, DIAGNOSE = range(4)
 
 
 class Parts(NamedTuple):

@@ -96,6 +96,8 @@ class PixelEnv(dm_env.Environment):
 
   Attributes:
     renderer: as the environment names what draws, "own" where it does not.
+    action_repeat: as the environment names it, 1 where it does not.
+    state: the environment's own `state()`, where it has one.
   """
 
   def __init__(
@@ -106,6 +108,9 @@ class PixelEnv(dm_env.Environment):
     size: int,
   ):
     self.renderer = getattr(env, "renderer", "own")
+    self.action_repeat = getattr(env, "action_repeat", 1)
+    if hasattr(env, "state"):
+      self.state = env.state
     self._env = env
     self._scale = scale
     self._dtype = action_dtype

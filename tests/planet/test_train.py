@@ -189,6 +189,8 @@ def test_a_resumed_run_is_the_uninterrupted_run(
     assert result["exit_code"] == 75 and result["episodes"] < 5
     result = fit(config, folder, env=dial, quiet=True)
     assert result["exit_code"] == 0
+    # Weights from a checkpoint must not make acting compile twice.
+    assert trainers[-1].parts.batched_act._cache_size() == 1
     assert trainers[-1].step._cache_size() <= 1
     assert_equal_bits(whole.trainer.state, trainers[-1].state)
     assert rows_without_times(folder) == rows_without_times(whole.path)
