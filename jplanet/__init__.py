@@ -11,8 +11,6 @@ _HOME = {
   "Plan": "jplanet.types",
   "WorldModel": "jplanet.types",
   "cem": "jplanet.planners",
-  "diagnose": "jplanet.diagnose",
-  "evaluate": "jplanet.evaluate",
   "fit": "jplanet.train",
   "gradient_plan": "jplanet.planners",
   "icem": "jplanet.planners",

@@ -16,6 +16,8 @@ class Dial(dm_env.Environment):
   `reward[t] == action[t]` and `image[t] == shade(action[t])`.
   """
 
+  action_repeat = 3
+
   def __init__(self, length=12, *, blind=False, on_step=lambda: None):
     self._length, self._blind, self._on_step = length, blind, on_step
     self._rng, self._t = np.random.default_rng(0), 0

@@ -118,10 +118,12 @@ def test_everything_is_counted(whole, dial):
   rows = read_metrics(whole.path)
   assert rows == whole.seen
   column = lambda name: [row[name] for row in rows]
-  # 2 seed episodes, then 3 updates before each of 3, of 12 decisions.
+  # 2 seed episodes, then 3 updates before each of 3, of 12 decisions that
+  # last 3 control steps each.
   assert column("episodes") == [1, 2, 3, 4, 5]
   assert column("updates") == [0, 0, 3, 6, 9]
-  assert column("decisions") == column("env_steps") == [12, 24, 36, 48, 60]
+  assert column("decisions") == [12, 24, 36, 48, 60]
+  assert column("env_steps") == [36, 72, 108, 144, 180]
   # Every second phase: after 6 updates. The run's end adds another.
   assert column("evaluations") == [0, 0, 0, 1, 1]
   assert [i for i, row in enumerate(rows) if "eval_return" in row] == [3]
@@ -130,7 +132,7 @@ def test_everything_is_counted(whole, dial):
   assert whole.result["updates"] == 9 and whole.result["exit_code"] == 0
   scores = read_scores(whole.path)
   assert scores["xs_episodes"] == [3, 5]
-  assert scores["xs_env_steps"] == [36, 60]
+  assert scores["xs_env_steps"] == [108, 180]
 
 
 def test_updates_and_decisions_compile_once(whole):
