@@ -10,6 +10,12 @@ from flax import struct
 from jplanet.optimizer import ema_update
 from jplanet.types import Array, Batch, Key, Params, WorldModel
 
+MAX_SKIPPED = 10
+
+
+class NonFiniteError(FloatingPointError):
+  """Gradients stayed non-finite; the parameters are still those before."""
+
 
 @struct.dataclass
 class TrainState:
@@ -33,6 +39,20 @@ class TrainState:
   @property
   def acting_params(self) -> Params:
     return self.params if self.average is None else self.average
+
+
+def check_gradients(state: TrainState) -> None:
+  """Ends a run whose gradients have stayed non-finite.
+
+  Raises:
+    NonFiniteError: after `MAX_SKIPPED` of them in a row.
+  """
+  if int(state.skipped) >= MAX_SKIPPED:
+    raise NonFiniteError(
+      f"the last {int(state.skipped)} gradients up to update"
+      f" {int(state.updates)} were not finite; the parameters are those before"
+      " them: lower config.optimizer.learning_rate, or look at the episodes"
+    )
 
 
 def init_state(

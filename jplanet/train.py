@@ -29,7 +29,7 @@ from jplanet import report
 from jplanet.check import check_config
 from jplanet.collect import collect, planned_policy, random_policy
 from jplanet.counters import Counters
-from jplanet.learner import init_state, make_train_step
+from jplanet.learner import check_gradients, init_state, make_train_step
 from jplanet.replay import Episode, Replay
 from jplanet.setup import EVALUATE, TRAIN, Parts, build, episode_seeds
 from jplanet.setup_envs import (
@@ -39,12 +39,7 @@ from jplanet.setup_envs import (
   require_chunk,
 )
 
-MAX_SKIPPED = 10
 UPDATES_PER_WAIT = 20
-
-
-class NonFiniteError(RuntimeError):
-  """Gradients stayed non-finite; the parameters are still those before."""
 
 
 def fit(
@@ -74,7 +69,7 @@ def fit(
   Raises:
     UserError: for a configuration or a folder that cannot be used, before
       anything is compiled.
-    NonFiniteError: after `MAX_SKIPPED` bad gradients in a row.
+    NonFiniteError: after `learner.MAX_SKIPPED` bad gradients in a row.
   """
   check_config(config)
   factory = EnvFactory(keep_renderer(config, workdir), env)
@@ -201,13 +196,7 @@ class Trainer:
           break
     self.row |= {name: float(value) for name, value in metrics.items()}
     self.row["seconds_fit"] = time.monotonic() - start
-    if int(self.state.skipped) >= MAX_SKIPPED:
-      raise NonFiniteError(
-        f"the last {int(self.state.skipped)} gradients up to update"
-        f" {self.counters.updates} were not finite; the parameters are those"
-        " before them: lower config.optimizer.learning_rate, or look at the"
-        " data in the run's episodes/"
-      )
+    check_gradients(self.state)
 
   def collect(self, *, random: bool) -> None:
     """Adds one episode of every environment to the replay."""

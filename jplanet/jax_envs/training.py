@@ -24,11 +24,14 @@ from jplanet.jax_envs.buffer import (
   sample_chunks,
 )
 from jplanet.jax_envs.rollout import episode
-from jplanet.learner import TrainState, init_state, make_train_step
+from jplanet.learner import (
+  TrainState,
+  check_gradients,
+  init_state,
+  make_train_step,
+)
 from jplanet.setup import Parts, build
 from jplanet.types import Array, Batch, Key, Params
-
-MAX_SKIPPED = 10
 
 
 class Programs(NamedTuple):
@@ -124,7 +127,7 @@ def fit_on_device(
   Raises:
     UserError: for a configuration, a size or a number that cannot be used,
       before anything is compiled.
-    FloatingPointError: after `MAX_SKIPPED` non-finite gradients in a row.
+    NonFiniteError: after `learner.MAX_SKIPPED` bad gradients in a row.
   """
   _check(env, config, rounds, num_envs)
   capacity = config.train.seed_episodes + rounds * num_envs
@@ -148,12 +151,7 @@ def fit_on_device(
   for number in range(1, rounds + 1):
     state, metrics = programs.fit(state, buffer, fit_key)
     row = {name: float(value) for name, value in metrics.items()}
-    if int(state.skipped) >= MAX_SKIPPED:
-      raise FloatingPointError(
-        f"the last {int(state.skipped)} gradients up to update"
-        f" {int(state.updates)} were not finite: lower"
-        " config.optimizer.learning_rate"
-      )
+    check_gradients(state)
     if number == rounds or (every and number % every == 0):
       keys = jax.random.split(jax.random.fold_in(evaluate_key, number), count)
       returns = programs.play(state.acting_params, keys, 0.0).reward.sum(1)

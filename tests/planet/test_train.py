@@ -22,8 +22,9 @@ from jplanet.counters import Counters
 from jplanet.envs import from_gymnasium
 from jplanet.jax_envs import pendulum
 from jplanet.jax_envs.dm_adapter import DmEnv
+from jplanet.learner import NonFiniteError
 from jplanet.scores import read_scores
-from jplanet.train import NonFiniteError, Trainer, fit
+from jplanet.train import Trainer, fit
 from jplanet.unroll import imagine, observe
 
 ROOT = pathlib.Path(__file__).parents[2]
