@@ -151,7 +151,7 @@ def _cpu(config: ConfigDict) -> None:
   )
   config.planner.update(warm_start=True, sample_prior=False)
   config.planner.cem.update(
-    candidates=100, elites=10, iterations=3, include_mean=True, tie_tol=0.3
+    candidates=100, elites=10, iterations=3, include_mean=True, tie_tol=1.0
   )
   config.train.update(
     seed_episodes=8,

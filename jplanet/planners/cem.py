@@ -139,6 +139,6 @@ def search(
   )
   plan = Plan(actions=mean, score=scores[-1], mean=mean, std=std, elites=best)
   return explore_if_tied(
-    explore_key, plan, spreads[0], warm, bounds,
+    explore_key, score_fn, plan, spreads[0], warm, bounds,
     tie_tol=tie_tol, std=init_std,
   )  # fmt: skip

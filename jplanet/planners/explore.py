@@ -2,11 +2,18 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
-from jplanet.planners.common import Bounds, knows_nothing, sample, shift
+from jplanet.planners.common import (
+  Bounds,
+  evaluate,
+  knows_nothing,
+  sample,
+  shift,
+)
 from jplanet.planners.noise import lag_one
-from jplanet.types import Array, Key, Plan
+from jplanet.types import Array, Key, Plan, ScoreFn
 
 # The colour of exploration, whatever the colour of the candidates: white noise
 # hardly moves a heavy body.
@@ -31,6 +38,7 @@ def spread(scores: Array) -> Array:
 
 def explore_if_tied(
   key: Key,
+  score_fn: ScoreFn,
   plan: Plan,
   first_spread: Array,
   warm: Plan,
@@ -49,8 +57,12 @@ def explore_if_tied(
   whose correlation is that of the coloured noise. Fresh draws at each decision
   would average out to a jitter on the spot.
 
+  Candidates tie as well where all is won, a ball resting in its cup. So the
+  draw is scored too, and a plan predicted to pay more than it is kept.
+
   Args:
     key: consumed.
+    score_fn: as the planner's.
     plan: what the search found.
     first_spread: `[]`, range of the scores of the *first*, widest iteration;
       in later ones a small spread can also mean convergence.
@@ -63,20 +75,24 @@ def explore_if_tied(
     std: of the proposal, in half-widths of the box.
 
   Returns:
-    `plan` with `actions` and `mean` replaced if `first_spread < tie_tol`.
+    `plan`, with `actions` and `mean` replaced if both `first_spread` and what
+    the draw loses against `plan.score` are below `tie_tol`.
   """
   if tie_tol == 0:
     return plan
+  draw_key, score_key = jax.random.split(key)
   centre, scale = jnp.asarray(bounds.centre), std * bounds.half
   rho = lag_one(centre.shape[0], EXPLORE_BETA)
-  fresh = sample(key, centre, scale, bounds, 1, EXPLORE_BETA)[0]
+  fresh = sample(draw_key, centre, scale, bounds, 1, EXPLORE_BETA)[0]
   # The last step of a stationary draw is itself standard normal noise.
   step = rho * (warm.actions[-1] - centre[-1])
   step += math.sqrt(1 - rho**2) * (fresh[-1] - centre[-1])
   onward = shift(warm.actions, centre[-1] + step)
   onward = jnp.clip(onward, bounds.low, bounds.high)
   actions = jnp.where(knows_nothing(warm), fresh, onward)
-  tied = first_spread < tie_tol
+  (score,), _ = evaluate(score_key, score_fn, actions[None])
+  # Not a difference: both are -inf where no score is finite.
+  tied = (first_spread < tie_tol) & (score >= plan.score - tie_tol)
   return plan._replace(
     actions=jnp.where(tied, actions, plan.actions),
     mean=jnp.where(tied, actions, plan.mean),

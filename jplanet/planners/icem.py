@@ -109,6 +109,6 @@ def icem(
 
   plan = Plan(actions=best[0], score=top[0], mean=mean, std=std, elites=best)
   return explore_if_tied(
-    explore_key, plan, spreads[0], warm, bounds,
+    explore_key, score_fn, plan, spreads[0], warm, bounds,
     tie_tol=tie_tol, std=init_std,
   )  # fmt: skip

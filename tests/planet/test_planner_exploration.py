@@ -53,11 +53,12 @@ def test_with_tied_scores_the_agent_moves_until_reward_is_in_reach():
   assert found(noise_beta=2.5) < moving - 0.15, "colour alone is not enough"
 
 
-def tie(spread, warm, horizon=4, seed=0):
+def tie(spread, warm, horizon=4, seed=0, draw_pays=1.0):
   bounds = make_bounds(horizon, 2, -1.0, 1.0)
   chosen = planners.empty_plan(horizon, 2, 1)._replace(score=jnp.array(1.0))
   result = explore_if_tied(
-    jax.random.key(seed), chosen, jnp.array(spread), warm, bounds,
+    jax.random.key(seed), lambda actions, key: jnp.array(draw_pays),
+    chosen, jnp.array(spread), warm, bounds,
     tie_tol=0.1, std=1.0,
   )  # fmt: skip
   return jax.tree.map(np.asarray, result), chosen
@@ -65,6 +66,12 @@ def tie(spread, warm, horizon=4, seed=0):
 
 def test_exploration_leaves_a_decided_search_alone():
   got, chosen = tie(0.11, planners.empty_plan(4, 2, 1))
+  jax.tree.map(np.testing.assert_array_equal, got, chosen)
+
+
+def test_exploration_does_not_give_up_what_is_won():
+  # All candidates keep the ball in its cup; the bold draw would lose it.
+  got, chosen = tie(0.0, planners.empty_plan(4, 2, 1), draw_pays=0.89)
   jax.tree.map(np.testing.assert_array_equal, got, chosen)
 
 
