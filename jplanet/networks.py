@@ -154,7 +154,7 @@ class PatchEncoder(nn.Module):
   Takes pixels in the order of `to_patches`, `[.., P, 48]`, in which four cells
   to be merged are neighbours: every layer is one matrix product. On CPU, where
   the gradients of overlapping convolutions and every transposition are slow,
-  this is several times faster than a convolutional network.
+  nothing is left of either cost.
   """
 
   depth: int = 32
