@@ -10,9 +10,12 @@ _MODULE_OF = {
   "effective_rank": "objective",
   "epps_pulley": "ecf",
   "epps_pulley_unbiased": "ecf",
+  "fit": "train",
   "lejepa_loss": "objective",
+  "load_config": "runtime.config",
   "orthogonal_directions": "directions",
   "prediction_loss": "objective",
+  "scaled_lambda": "objective",
   "random_directions": "directions",
   "sigreg": "slicing",
   "sigreg_exact": "exact",
@@ -20,7 +23,15 @@ _MODULE_OF = {
   "sliced": "slicing",
   "sobol_directions": "directions",
 }
-_SUBMODULES = ("multivariate", "runtime", "univariate")
+_SUBMODULES = (
+  "data",
+  "encoders",
+  "multivariate",
+  "probes",
+  "runtime",
+  "univariate",
+  "views",
+)
 
 __all__ = sorted([*_MODULE_OF, *_SUBMODULES])
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jplanet.networks import DOTS, Dense, glorot
+from jlejepa.dots import DOTS
+from jplanet.networks import Dense, glorot
 from jplanet.types import Array, Key, Params, State
 
 

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from jlejepa.runtime.config import validate
+from jlejepa.runtime.config import flatten, validate
 from jlejepa.runtime.errors import (
   UserError,
   finite_nonnegative,
@@ -15,6 +15,10 @@ from jlejepa.runtime.errors import (
 )
 from jplanet.planning import PLANNERS, check_planner, default_constants
 from jplanet.world_model import make_planet
+
+# The product of a few sizes must stay below 2**63, where XLA ends the process.
+LARGEST_SIZE = 10**6
+_COUNTS = ("train.max_episodes", "train.updates_per_collect", "seed")
 
 
 def _accept(name, value):
@@ -109,6 +113,7 @@ def check_config(config: ConfigDict) -> None:
     UserError: one line naming the first thing that is wrong.
   """
   validate(config, SCHEMA)
+  _check_sizes(config)
   try:
     check_planner(config.planner)
   except ValueError as error:
@@ -147,6 +152,17 @@ def check_config(config: ConfigDict) -> None:
     make_planet(config, action_dim=1, image_size=config.env.size)
   except ValueError as error:
     raise UserError(f"config.model or config.loss: {error}") from error
+
+
+def _check_sizes(config: ConfigDict) -> None:
+  for key, value in flatten(config).items():
+    if isinstance(value, int) and key != "train.replay_bytes":
+      # Counters and seeds are 32 bits wide.
+      limit = 2**31 - 1 if key in _COUNTS else LARGEST_SIZE
+      require(
+        -limit <= value <= limit,
+        f"config.{key} must be at most {limit}, got {value}",
+      )
 
 
 def split_tasks(task: str) -> list[str]:

@@ -102,9 +102,20 @@ def collect(
     policy: where actions come from.
     should_stop: asked at every decision.
 
+  Episodes that a worker process took with it are played again, all together:
+  the seeds and the policy make them what they would have been.
+
   Returns:
     One `Episode` per environment, or None if it was asked to stop.
   """
+  episodes = _play(envs, seeds, policy, should_stop)
+  while episodes is not None and _any_lost(envs):
+    # The pool gives up after a few.
+    episodes = _play(envs, seeds, policy, should_stop)
+  return episodes
+
+
+def _play(envs, seeds, policy, should_stop):
   images = envs.reset(seeds)
   count = len(images)
   carry = policy.init()
@@ -112,7 +123,7 @@ def collect(
   zero = (np.zeros(envs.action_dim, np.float32), np.float32(0))
   entries = [[(images[i].copy(), *zero)] for i in range(count)]
   t = 0
-  while not done.all():
+  while not done.all() and not _any_lost(envs):
     if should_stop():
       return None
     actions, carry = policy.act(carry, images, t)
@@ -122,6 +133,10 @@ def collect(
       entries[i].append((images[i].copy(), actions[i], rewards[i]))
     t += 1
   return [_episode(*zip(*rows)) for rows in entries]
+
+
+def _any_lost(envs) -> bool:
+  return bool(np.any(getattr(envs, "lost", False)))
 
 
 def _episode(images, actions, rewards) -> Episode:

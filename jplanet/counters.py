@@ -14,6 +14,9 @@ class Counters(NamedTuple):
     env_steps: control steps of the simulator, decisions times action repeat.
     updates: gradient steps.
     evaluations: done so far.
+    physics_errors: episodes that a diverging simulation cut short.
+    diverged: those of them that were collected last, one after the other.
+    worker_restarts: worker processes replaced because they died or hung.
     minutes: wall-clock minutes, over all processes of the run.
     scores: per task, a list of evaluations: dicts with `env_steps`,
       `episodes`, `minutes` and `returns`.
@@ -24,6 +27,9 @@ class Counters(NamedTuple):
   env_steps: int = 0
   updates: int = 0
   evaluations: int = 0
+  physics_errors: int = 0
+  diverged: int = 0
+  worker_restarts: int = 0
   minutes: float = 0.0
   scores: dict[str, list[dict[str, Any]]] = {}  # noqa: RUF012 never mutated
 

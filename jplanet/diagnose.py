@@ -23,11 +23,11 @@ from jlejepa.runtime.errors import (
 )
 from jlejepa.runtime.files import atomic_write_json
 from jlejepa.runtime.flags import parse_options
-from jlejepa.runtime.run_folder import read_config, resolve
+from jlejepa.runtime.run_folder import hold_folder, read_config, resolve
 from jplanet import diagnostics, diagnostics_report
 from jplanet.check import check_config
 from jplanet.diagnostics_data import Recorded, record_episodes
-from jplanet.evaluate import hold_folder, restore_agent
+from jplanet.evaluate import restore_agent
 from jplanet.setup import build
 from jplanet.setup_envs import EnvFactory, EnvMaker, keep_renderer
 from jplanet.types import Key, Params, WorldModel

@@ -6,7 +6,6 @@ The seeds are none that training or its evaluations have used.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,18 +13,20 @@ from ml_collections import ConfigDict
 
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.errors import (
-  UserError,
   exit_on_user_error,
   nonnegative_int,
   optional,
   positive_int,
   require,
 )
-from jlejepa.runtime.files import os_reason
 from jlejepa.runtime.flags import parse_options
-from jlejepa.runtime.lock import FolderLock
 from jlejepa.runtime.progress import Progress
-from jlejepa.runtime.run_folder import RunFolder, read_config, resolve
+from jlejepa.runtime.run_folder import (
+  RunFolder,
+  hold_folder,
+  read_config,
+  resolve,
+)
 from jplanet import report
 from jplanet.check import check_config
 from jplanet.collect import collect, planned_policy
@@ -170,20 +171,6 @@ def run_episodes(
   return returns[:wanted], shown
 
 
-def hold_folder(path: Path) -> RunFolder:
-  """Locks the folder of a run that exists.
-
-  Raises:
-    UserError: it cannot be read, or another process holds it.
-  """
-  try:
-    return RunFolder(path, FolderLock(path))
-  except OSError as error:
-    raise UserError(
-      f"workdir {path} cannot be used: {os_reason(error)}"
-    ) from error
-
-
 def restore_agent(
   folder: RunFolder, parts: Parts, config: ConfigDict
 ) -> tuple[TrainState, Counters]:
@@ -202,7 +189,7 @@ def restore_agent(
   )
   restored = Checkpoints(folder.checkpoints).restore(template)
   require(
-    restored is not None,
+    restored is not None and not restored[2].get("untrained"),
     f"{folder.path} holds no checkpoint yet: train there for longer first",
   )
   _, state, extra = restored

@@ -7,14 +7,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jplanet.optimizer import ema_update
+from jlejepa.averaging import ema_update
+from jlejepa.runtime.nonfinite import check_skipped, keep_finite
 from jplanet.types import Array, Batch, Key, Params, WorldModel
-
-MAX_SKIPPED = 10
-
-
-class NonFiniteError(FloatingPointError):
-  """Gradients stayed non-finite; the parameters are still those before."""
 
 
 @struct.dataclass
@@ -42,17 +37,8 @@ class TrainState:
 
 
 def check_gradients(state: TrainState) -> None:
-  """Ends a run whose gradients have stayed non-finite.
-
-  Raises:
-    NonFiniteError: after `MAX_SKIPPED` of them in a row.
-  """
-  if int(state.skipped) >= MAX_SKIPPED:
-    raise NonFiniteError(
-      f"the last {int(state.skipped)} gradients up to update"
-      f" {int(state.updates)} were not finite; the parameters are those before"
-      " them: lower config.optimizer.learning_rate, or look at the episodes"
-    )
+  """Raises `NonFiniteError` if the gradients have stayed non-finite."""
+  check_skipped(int(state.skipped), int(state.updates), "the episodes")
 
 
 def init_state(
@@ -105,17 +91,14 @@ def make_train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
-    keep = lambda new, old: jax.tree.map(
-      lambda n, o: jnp.where(finite, n, o), new, old
-    )
-    params = keep(params, state.params)
+    params = keep_finite(finite, params, state.params)
     average = state.average
     if ema:
       average = ema_update(average, params, ema, state.updates)
     new = TrainState(
       params=params,
       average=average,
-      opt_state=keep(opt_state, state.opt_state),
+      opt_state=keep_finite(finite, opt_state, state.opt_state),
       updates=state.updates + 1,
       skipped=jnp.where(finite, 0, state.skipped + 1),
     )

@@ -1,4 +1,4 @@
-"""The optimiser of the paper, and an averaged copy of the weights.
+"""The optimiser of the paper.
 
 At the paper's epsilon of 1e-4 the two ways to write Adam differ by up to a
 factor of 29 in the first steps of small gradients, which acts as a warm-up:
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jplanet.types import Array, Params
+from jplanet.types import Params
 
 
 def make_optimizer(
@@ -102,31 +102,6 @@ def scale_by_tf1_adam(
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
   return optax.GradientTransformation(init, update)
-
-
-def ema_update(
-  average: Params, params: Params, decay: float, count: Array | int
-) -> Params:
-  """Moves an average of the weights towards the weights of now.
-
-  average' = d * average + (1 - d) * params, with
-  d = min(decay, (1 + count) / (10 + count))
-
-  The second term lets go of the random initialisation quickly: an average
-  begun at `params` follows them closely for the first few hundred updates.
-
-  Args:
-    average: the tree so far; begin with the parameters themselves.
-    params: the tree to follow.
-    decay: 0 (copies the parameters after the warm-up's start) to 1.
-    count: updates made before this one.
-
-  Returns:
-    The new average.
-  """
-  keep = jnp.minimum(decay, (1 + count) / (10 + count))
-  mix = lambda old, new: (new + keep * (old - new)).astype(old.dtype)
-  return jax.tree.map(mix, average, params)
 
 
 def _is_matrix(params: Params):

@@ -18,7 +18,8 @@ PLANNERS = {
   "mppi": planners.mppi,
   "random_shooting": planners.random_shooting,
 }
-_GIVEN = ("horizon", "action_dim", "low", "high", "warm")
+# Arguments that are no constants.
+_GIVEN = ("horizon", "action_dim", "low", "high", "warm", "refine")
 
 
 class BoundPlanner(NamedTuple):

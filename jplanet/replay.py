@@ -6,7 +6,9 @@ is the reset: a zero action, the first image, a zero reward. Gym-style data
 `(o_t, a_t, r_{t+1})` must be shifted by one to fit.
 """
 
+import io
 import os
+import zipfile
 from collections import deque
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +58,36 @@ def check_episode(
     raise ValueError(f"an episode needs at least 2 entries, got {length}")
 
 
+def read_episode(
+  path: Path, image_shape: tuple[int, ...], action_dim: int
+) -> Episode:
+  """Reads an episode's file, and finds out any damage.
+
+  `np.load` stops reading where an array ends, before the checksum of what was
+  read is compared; here every byte counts.
+
+  Raises:
+    UserError: if the file is damaged, missing, or no episode.
+  """
+  # A pipe of that name would be waited for.
+  if not path.is_file():
+    raise UserError(f"{path.name}: no such file")
+  arrays = {}
+  try:
+    with zipfile.ZipFile(path) as archive:
+      for name in Episode._fields:
+        file = io.BytesIO(archive.read(f"{name}.npy"))
+        arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):
+          raise ValueError(f"{name} has bytes behind its end")
+    episode = Episode(**arrays)
+    check_episode(episode, image_shape, action_dim)
+  except Exception as error:  # Zip, zlib, syntax, memory: all mean damage.
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    raise UserError(f"{path.name}: {reason[:300]}") from error
+  return episode
+
+
 class Replay:
   """A store of episodes with a limit in bytes.
 
@@ -99,16 +131,21 @@ class Replay:
 
     Raises:
       ValueError: for wrong shapes, types or values that are not finite.
+      OSError: if the disk is full.
     """
     check_episode(episode, self.image_shape, self.action_dim)
     if self.folder is not None:
       path = self.folder / f"{self.added:06d}.npz"
       partial = path.with_suffix(".partial")
-      with open(partial, "wb") as file:
-        np.savez_compressed(file, **episode._asdict())
-        file.flush()
-        os.fsync(file.fileno())
-      os.replace(partial, path)
+      try:
+        with open(partial, "wb") as file:
+          np.savez_compressed(file, **episode._asdict())
+          file.flush()
+          os.fsync(file.fileno())
+        os.replace(partial, path)
+      except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     self._remember(episode)
 
   def _remember(self, episode: Episode) -> None:
@@ -134,18 +171,16 @@ class Replay:
     for number in range(count):
       path = self.folder / f"{number:06d}.npz"
       try:
-        with np.load(path, allow_pickle=False) as data:
-          episode = Episode(**{name: data[name] for name in Episode._fields})
-        check_episode(episode, self.image_shape, self.action_dim)
-      except Exception as error:  # zip, zlib, OS and key errors all mean damage
-        lost.append(f"{path.name}: {type(error).__name__}: {error}")
+        episode = read_episode(path, self.image_shape, self.action_dim)
+      except UserError as error:
+        lost.append(str(error))
         self.added += 1
-        if path.exists():
+        if os.path.lexists(path):
           self._set_aside(path)
         continue
       self._remember(episode)
     for path in sorted(self.folder.glob("*.npz")):
-      if path.stem.isdigit() and int(path.stem) >= count:
+      if path.stem.isdecimal() and int(path.stem) >= count:
         self._set_aside(path)
     if len(lost) > count / 10:
       raise UserError(
@@ -158,7 +193,12 @@ class Replay:
   def _set_aside(self, path: Path) -> None:
     aside = self.folder / "aside"
     aside.mkdir(exist_ok=True)
-    os.replace(path, aside / path.name)
+    target, number = aside / path.name, 0
+    # A file gives way to its successor; folders are none of ours.
+    while target.is_dir() or (path.is_dir() and os.path.lexists(target)):
+      number += 1
+      target = aside / f"{path.name}.{number}"
+    os.replace(path, target)
 
   def sample(self, rng: np.random.Generator, batch: int, chunk: int) -> Batch:
     """Draws `batch` chunks of `chunk` entries.

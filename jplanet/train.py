@@ -19,9 +19,11 @@ from ml_collections import ConfigDict
 
 from jlejepa.runtime.allocator import restart_with_tuned_allocator
 from jlejepa.runtime.checkpoint import Checkpoints
-from jlejepa.runtime.errors import exit_on_user_error
+from jlejepa.runtime.errors import exit_on_user_error, require
+from jlejepa.runtime.files import explain_disk_errors
 from jlejepa.runtime.flags import parse_flags
 from jlejepa.runtime.metrics import MetricsWriter
+from jlejepa.runtime.nonfinite import MAX_SKIPPED, save_bad_update
 from jlejepa.runtime.progress import Progress
 from jlejepa.runtime.run_folder import RunFolder
 from jlejepa.runtime.stop import StopSignal
@@ -40,6 +42,8 @@ from jplanet.setup_envs import (
 )
 
 UPDATES_PER_WAIT = 20
+# Diverging simulations in a row, after which something else must be wrong.
+MAX_DIVERGED = 20
 
 
 def fit(
@@ -68,12 +72,14 @@ def fit(
 
   Raises:
     UserError: for a configuration or a folder that cannot be used, before
-      anything is compiled.
-    NonFiniteError: after `learner.MAX_SKIPPED` bad gradients in a row.
+      anything is compiled; for a disk that is full; for `MAX_DIVERGED` episodes
+      in a row that a diverging simulation cut short.
+    WorkerError: if a worker process cannot be replaced any more.
+    NonFiniteError: after `nonfinite.MAX_SKIPPED` bad gradients in a row.
   """
   check_config(config)
   factory = EnvFactory(keep_renderer(config, workdir), env)
-  with ExitStack() as stack:
+  with explain_disk_errors(workdir), ExitStack() as stack:
     folder = stack.enter_context(
       RunFolder.open(
         workdir, config, force=force, extra={"renderer": factory.renderer}
@@ -180,23 +186,38 @@ class Trainer:
   def fit(self, target: int) -> None:
     """Updates the model on chunks of the replay, up to `target` updates."""
     start, first = time.monotonic(), self.counters.updates
-    batch, chunk = self.config.train.batch, self.config.train.chunk
-    key, metrics = jax.random.fold_in(self.key, 1), {}
+    metrics = {}
     for update in range(first, target):
-      rng = np.random.default_rng([self.config.seed, update])
-      self.state, metrics = self.step(
-        self.state, self.replay.sample(rng, batch, chunk), key
-      )
+      self.state, metrics = self.step(self.state, **self.step_inputs(update))
       self.counters = self.counters._replace(updates=update + 1)
       if update % UPDATES_PER_WAIT == 0:
         # Without waiting, the host would queue updates far past a stop.
         jax.block_until_ready(self.state.updates)
+        self._check_gradients()
         self._show()
-        if self.stop.requested:
-          break
+      if self.stop.requested:
+        break
     self.row |= {name: float(value) for name, value in metrics.items()}
     self.row["seconds_fit"] = time.monotonic() - start
+    self._check_gradients()
+
+  def _check_gradients(self) -> None:
+    if int(self.state.skipped) >= MAX_SKIPPED:
+      update = int(self.state.updates) - 1
+      inputs = self.step_inputs(update)
+      inputs["state"] = self.state.replace(updates=np.int32(update))
+      path = save_bad_update(self.folder.path, update, inputs)
+      self._say(f"update {update} is kept in {path}: see jplanet.rerun")
     check_gradients(self.state)
+
+  def step_inputs(self, update: int) -> dict[str, Any]:
+    """Returns batch and key of an update; `self.step` takes the state first."""
+    train = self.config.train
+    rng = np.random.default_rng([self.config.seed, update])
+    return {
+      "batch": self.replay.sample(rng, train.batch, train.chunk),
+      "key": jax.random.fold_in(self.key, 1),
+    }
 
   def collect(self, *, random: bool) -> None:
     """Adds one episode of every environment to the replay."""
@@ -208,11 +229,15 @@ class Trainer:
       policy = random_policy(seeds, self.factory.action_dim)
     else:
       policy = self._policy(seeds, self.config.train.noise)
+    diverged, restarts = self.envs.physics_errors, self.envs.restarts
     episodes = collect(
       self.envs, seeds, policy, should_stop=lambda: self.stop.requested
     )
     if episodes is None:
       return
+    self._count_faults(
+      self.envs.physics_errors - diverged, self.envs.restarts - restarts
+    )
     for episode in episodes:
       self.replay.add(episode)
     self.counters = self.counters.add_episodes(
@@ -222,10 +247,22 @@ class Trainer:
     self.row |= {
       "train_return": float(np.mean(returns)),
       "replay_bytes": self.replay.nbytes,
-      "physics_errors": self.envs.physics_errors,
       "seconds_collect": time.monotonic() - start,
     }
     self._log()
+
+  def _count_faults(self, diverged: int, restarts: int) -> None:
+    c, all_of_them = self.counters, diverged >= self.envs.num_envs
+    self.counters = c._replace(
+      physics_errors=c.physics_errors + diverged,
+      diverged=c.diverged + diverged if all_of_them else 0,
+      worker_restarts=c.worker_restarts + restarts,
+    )
+    require(
+      self.counters.diverged < MAX_DIVERGED,
+      f"the simulation of the last {self.counters.diverged} episodes diverged:"
+      " look at config.env.action_repeat and at the environment itself",
+    )
 
   def evaluate(self) -> list[Episode] | None:
     """Runs noise-free episodes on fresh seeds and notes their returns."""
@@ -262,14 +299,21 @@ class Trainer:
   def save(self) -> None:
     """Writes a checkpoint of everything that a resume needs."""
     counts = self.counters._replace(minutes=0.0)
-    if self.state is None or self.last_saved == counts:
+    if self.last_saved == counts or not counts.episodes:
       return
     start = time.monotonic()
     self.counters = self.counters._replace(minutes=self.stop.minutes)
+    # There is no state before the seed episodes are complete, and what stands
+    # for it is never looked at.
+    untrained = self.state is None
     self.checkpoints.save(
       self.counters.updates,
-      self.state,
-      {"counters": self.counters._asdict(), "row": self.row},
+      _zeros(self.template) if untrained else self.state,
+      {
+        "counters": self.counters._asdict(),
+        "row": self.row,
+        "untrained": untrained,
+      },
     )
     self.last_saved = counts
     self.row["seconds_save"] = time.monotonic() - start
@@ -285,8 +329,9 @@ class Trainer:
       return result
     if self.state is not None:
       episodes = self.evaluate()
+      result["exit_code"] = self.stop.exit_code
       if episodes is not None:
-        result |= self.row
+        result |= self.row | {"exit_code": 0}
         result["pictures"] = report.write_pictures(
           self.folder,
           self.parts.model,
@@ -307,7 +352,7 @@ class Trainer:
     )
 
   def _restore(self) -> None:
-    template = jax.eval_shape(
+    self.template = jax.eval_shape(
       lambda: init_state(
         self.key,
         self.parts.model,
@@ -315,11 +360,13 @@ class Trainer:
         ema=self.config.optimizer.ema,
       )
     )
-    restored = self.checkpoints.restore(template)
+    restored = self.checkpoints.restore(self.template)
     if restored is not None:
       _, self.state, extra = restored
       self.counters, self.row = Counters(**extra["counters"]), extra["row"]
       self.last_saved = self.counters._replace(minutes=0.0)
+      if extra.get("untrained"):
+        self.state = None
     for line in self.replay.load(self.counters.episodes):
       self._say(f"left out a damaged episode: {line}")
     if restored is not None:
@@ -345,6 +392,10 @@ class Trainer:
   def _say(self, text: str) -> None:
     if not self.quiet:
       print(text, file=sys.stderr)
+
+
+def _zeros(template):
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -49,7 +49,7 @@ def write_video(
   if path.suffix == ".mp4":
     try:
       return _write(_write_mp4, path, frames, fps)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
       _log.warning("No mp4 (%s); writing a GIF.", _one_line(error))
   try:
     return _write(_write_gif, path.with_suffix(".gif"), frames, fps)
@@ -165,6 +165,7 @@ def _write_mp4(path: pathlib.Path, frames: np.ndarray, fps: int):
     input=frames.tobytes(),
     capture_output=True,
     start_new_session=True,
+    timeout=600,
   )
   if done.returncode or not path.is_file():
     message = done.stderr.decode(errors="replace").strip()

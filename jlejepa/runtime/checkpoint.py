@@ -5,10 +5,12 @@ for a checkpoint, and casts float32 into a bfloat16 template without a word;
 hence the manifest. `checkpoints/<step>/` holds `state/` (orbax), `extra.json`
 and `manifest.json`: the SHA-256 of every file and of itself, and name, shape
 and dtype of every array. A step is written as `<step>.tmp` and renamed when
-complete.
+complete. Several processes of one run share the folder: each writes its part
+of the arrays, the first one everything else.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -30,6 +32,7 @@ from jlejepa.runtime.leaves import (
   restore_target,
   storable,
 )
+from jlejepa.runtime.processes import is_primary, largest, primary_alone
 
 _MANIFEST = "manifest.json"
 _TMP = ".tmp"
@@ -60,9 +63,7 @@ class Checkpoints:
     return sorted(
       int(path.name)
       for path in self.directory.iterdir()
-      if path.name.isascii()
-      and path.name.isdigit()
-      and (path / _MANIFEST).is_file()
+      if _is_number(path.name) and (path / _MANIFEST).is_file()
     )
 
   def save(
@@ -90,31 +91,21 @@ class Checkpoints:
       for name, leaf in zip(names, leaves)
       if is_key(leaf)
     }
+    content = {
+      "arrays": {
+        name: describe_leaf(leaf) for name, leaf in zip(names, leaves)
+      },
+      "keys": keys,
+    }
     try:
-      self.directory.mkdir(parents=True, exist_ok=True)
-      for left_over in self.directory.glob(f"*{_TMP}"):
-        shutil.rmtree(left_over)
-      temporary.mkdir()
+      primary_alone(lambda: self._make_room(temporary))
       ocp.Checkpointer(ocp.StandardCheckpointHandler()).save(
         temporary / "state", state
       )
-      atomic_write_json(temporary / "extra.json", dict(extra or {}))
-      content = {
-        "arrays": {
-          name: describe_leaf(leaf) for name, leaf in zip(names, leaves)
-        },
-        "keys": keys,
-        "files": _hashes(temporary),
-      }
-      manifest = {"content": content, "sha256": _digest(content)}
-      atomic_write_json(temporary / _MANIFEST, manifest)
-      for stale in self.steps():
-        if stale > step:
-          shutil.rmtree(self.directory / f"{stale}")
-      shutil.rmtree(folder, ignore_errors=True)
-      os.replace(temporary, folder)
+      primary_alone(lambda: self._complete(step, content, extra))
     except BaseException as error:
-      shutil.rmtree(temporary, ignore_errors=True)
+      if is_primary():
+        shutil.rmtree(temporary, ignore_errors=True)
       # Orbax turns a full disk into a ValueError of many lines.
       if not isinstance(error, OSError | ValueError):
         raise
@@ -123,6 +114,29 @@ class Checkpoints:
         f"checkpoint {folder} could not be written ({reason}); the ones before "
         "are intact: make room, then run the same command again"
       ) from error
+
+  def _make_room(self, temporary: Path) -> None:
+    self.directory.mkdir(parents=True, exist_ok=True)
+    for path in self.directory.glob(f"*{_TMP}"):
+      # A killed process left them; names of another form are not ours.
+      if _is_number(path.name.removesuffix(_TMP)):
+        _remove(path)
+    temporary.mkdir()
+
+  def _complete(
+    self, step: int, content: dict, extra: Mapping[str, Any] | None
+  ) -> None:
+    folder = self.directory / f"{step}"
+    temporary = self.directory / f"{step}{_TMP}"
+    atomic_write_json(temporary / "extra.json", dict(extra or {}))
+    content["files"] = _hashes(temporary)
+    manifest = {"content": content, "sha256": _digest(content)}
+    atomic_write_json(temporary / _MANIFEST, manifest)
+    for stale in self.steps():
+      if stale > step:
+        shutil.rmtree(self.directory / f"{stale}")
+    _remove(folder)
+    os.replace(temporary, folder)
     for old in self.steps()[: -self._keep]:
       shutil.rmtree(self.directory / f"{old}")
 
@@ -144,16 +158,24 @@ class Checkpoints:
       UserError: if an array of the template differs from the saved one, with
         its name, or is missing on one side.
     """
+    found = primary_alone(self._newest_intact)
+    step = largest(-1 if found is None else found)
+    if step < 0:
+      return None
+    folder = self.directory / f"{step}"
+    manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    tree = _restore(folder, manifest["content"], template)
+    return step, tree, json.loads((folder / "extra.json").read_text())
+
+  def _newest_intact(self) -> int | None:
     steps = self.steps()
     for step in reversed(steps):
       folder = self.directory / f"{step}"
       try:
-        manifest = _verify(folder)
-      except (OSError, ValueError) as error:
+        _verify(folder)
+        return step
+      except (OSError, ValueError, RecursionError) as error:
         print(f"checkpoint {folder} is damaged: {error}", file=sys.stderr)
-        continue
-      tree = _restore(folder, manifest, template)
-      return step, tree, json.loads((folder / "extra.json").read_text())
     if steps:
       raise CheckpointError(
         f"every checkpoint in {self.directory} is damaged (steps "
@@ -167,9 +189,17 @@ def _restore(folder: Path, manifest: dict, template: Any) -> Any:
   wanted = {name: describe_leaf(leaf) for name, leaf in zip(names, leaves)}
   _compare(folder, manifest["arrays"], wanted)
   targets = {name: restore_target(leaf) for name, leaf in zip(names, leaves)}
-  state = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
-    folder / "state", args=ocp.args.StandardRestore(targets)
-  )
+  try:
+    state = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
+      folder / "state", args=ocp.args.StandardRestore(targets)
+    )
+  except Exception as error:
+    # The files are as they were written: another release of orbax wrote them.
+    version = importlib.metadata.version("orbax-checkpoint")
+    raise CheckpointError(
+      f"checkpoint {folder} is intact, but orbax-checkpoint {version} cannot "
+      f"read it ({error}): install the release that environment.json names"
+    ) from error
   restored = [
     restore_leaf(leaf, state[name], manifest["keys"].get(name))
     for name, leaf in zip(names, leaves)
@@ -195,6 +225,17 @@ def _compare(folder: Path, saved: dict[str, list], wanted: dict) -> None:
     )
 
 
+def _is_number(name: str) -> bool:
+  return name.isascii() and name.isdigit() and str(int(name)) == name
+
+
+def _remove(path: Path) -> None:
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
 def _hashes(folder: Path) -> dict[str, str]:
   return {
     path.relative_to(folder).as_posix(): _sha256(path)
@@ -213,7 +254,7 @@ def _digest(content: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _verify(folder: Path) -> dict[str, Any]:
+def _verify(folder: Path) -> None:
   manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
   try:
     content, digest = manifest["content"], manifest["sha256"]
@@ -227,4 +268,3 @@ def _verify(folder: Path) -> dict[str, Any]:
       raise ValueError(f"{name} is missing")
     if _sha256(path) != digest:
       raise ValueError(f"{name} has changed since it was written")
-  return content

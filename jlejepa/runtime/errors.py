@@ -15,6 +15,10 @@ Check = Callable[[str, Any], None]
 class UserError(ValueError):
   """Reports bad input in one line: what was wrong, wanted, and to be done."""
 
+  def __str__(self) -> str:
+    # A key, a path or a foreign message in it may bring line breaks.
+    return " ".join(super().__str__().split())
+
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
@@ -29,7 +33,7 @@ def exit_on_user_error() -> Iterator[None]:
   try:
     yield
   except UserError as error:
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
     sys.stderr.flush()
     raise SystemExit(EXIT_USER_ERROR) from None
 

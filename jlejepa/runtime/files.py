@@ -1,10 +1,19 @@
 """Write files so that a reader sees the old content or the new, never half."""
 
+import contextlib
+import errno
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from jlejepa.runtime.errors import UserError
+
+# How the name of a half-written file ends; it begins with a dot.
+TEMPORARY = ".tmp"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def atomic_write_text(path: str | os.PathLike, text: str) -> None:
@@ -19,7 +28,7 @@ def atomic_write_text(path: str | os.PathLike, text: str) -> None:
   """
   path = Path(path)
   handle, temporary = tempfile.mkstemp(
-    dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+    dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY
   )
   try:
     # mkstemp makes files that only the owner reads.
@@ -59,3 +68,21 @@ def plain(value: Any) -> Any:
 def os_reason(error: OSError) -> str:
   """Describes a failed file operation in a few words."""
   return error.strerror or str(error)
+
+
+@contextlib.contextmanager
+def explain_disk_errors(folder: str | os.PathLike) -> Iterator[None]:
+  """Turns a full, read-only or broken disk under a run into one line.
+
+  Raises:
+    UserError: in place of such an `OSError`; others pass.
+  """
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in _DISK:
+      raise
+    raise UserError(
+      f"{folder} cannot be written ({os_reason(error)}); its last checkpoint "
+      "is intact: make room, then run the same command again"
+    ) from error

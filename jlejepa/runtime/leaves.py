@@ -53,7 +53,7 @@ def restore_target(leaf: Any) -> jax.ShapeDtypeStruct | np.ndarray:
     # Orbax saves NumPy scalars, but refuses them in a template.
     return np.asarray(leaf)
   # Without a sharding, orbax asks for the devices the state was saved on.
-  sharding = SingleDeviceSharding(jax.devices()[0])
+  sharding = SingleDeviceSharding(jax.local_devices()[0])
   if is_key(leaf):
     leaf = jax.eval_shape(jax.random.key_data, leaf)
   elif leaf.sharding is not None:

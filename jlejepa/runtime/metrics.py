@@ -12,6 +12,7 @@ import numpy as np
 
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.files import atomic_write_text
+from jlejepa.runtime.processes import is_primary
 
 FILE = "metrics.jsonl"
 # JSON has no such numbers, and `NaN` unquoted breaks every strict reader.
@@ -23,7 +24,8 @@ class MetricsWriter:
 
   nan and the infinities are written as the strings `"NaN"`, `"Infinity"` and
   `"-Infinity"`; `read_metrics` turns them back. A last line that a killed
-  process left half written is removed on opening.
+  process left half written is removed on opening. Where a run has several
+  processes, only the first one writes.
 
   Args:
     folder: the run's folder.
@@ -41,9 +43,11 @@ class MetricsWriter:
   ):
     self._path = Path(folder) / FILE
     self._step_key = step_key
-    self._tensorboard = (
-      _TensorBoard(Path(folder) / "tensorboard") if tensorboard else None
-    )
+    self._file = self._tensorboard = None
+    if not is_primary():
+      return
+    if tensorboard:
+      self._tensorboard = _TensorBoard(Path(folder) / "tensorboard")
     _drop_torn_line(self._path)
     self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
 
@@ -60,6 +64,8 @@ class MetricsWriter:
       OSError: if the disk is full.
     """
     row = {key: _scalar(key, value) for key, value in row.items()}
+    if self._file is None:
+      return
     line = json.dumps({key: _encode(value) for key, value in row.items()})
     self._file.write(line + "\n")
     self._file.flush()
@@ -74,10 +80,14 @@ class MetricsWriter:
       value: the restored step; rows above it go, and with them rows without
         the entry that follow them. -1 removes every row.
     """
+    if self._file is None:
+      return
     self._file.close()
     kept, current = [], 0
     for row in read_metrics(self._path.parent):
-      current = row.get(step_key, current)
+      step = row.get(step_key)
+      # A damaged row may have anything there.
+      current = step if isinstance(step, int | float) else current
       if current <= value:
         kept.append(row)
     lines = [
@@ -91,7 +101,8 @@ class MetricsWriter:
 
   def close(self) -> None:
     """Closes the files."""
-    self._file.close()
+    if self._file is not None:
+      self._file.close()
     if self._tensorboard is not None:
       self._tensorboard.close()
 

@@ -11,8 +11,14 @@ from ml_collections import ConfigDict
 
 from jlejepa.runtime.environment import changes, describe_environment
 from jlejepa.runtime.errors import UserError
-from jlejepa.runtime.files import atomic_write_json, os_reason, plain
+from jlejepa.runtime.files import (
+  TEMPORARY,
+  atomic_write_json,
+  os_reason,
+  plain,
+)
 from jlejepa.runtime.lock import FolderLock
+from jlejepa.runtime.processes import primary_alone
 
 # A resume with another of these is equal statistically, not bit for bit.
 _BITS = ("packages", "device_kind", "device_count", "process_count")
@@ -21,13 +27,15 @@ _BITS = ("packages", "device_kind", "device_count", "process_count")
 class RunFolder:
   """A run's folder, held by this process until `close`.
 
+  Where the run has several processes, the first one holds it for all.
+
   Attributes:
     path: the folder, absolute.
     checkpoints, episodes, videos, plots: its sub-folders, made by their users.
     scores: its `scores.json`.
   """
 
-  def __init__(self, path: Path, lock: FolderLock):
+  def __init__(self, path: Path, lock: FolderLock | None):
     self.path = path
     self.checkpoints = path / "checkpoints"
     self.episodes = path / "episodes"
@@ -64,27 +72,16 @@ class RunFolder:
         run of another config.
     """
     path = resolve(workdir)
-    lock = None
-    try:
-      path.mkdir(parents=True, exist_ok=True)
-      lock = FolderLock(path)
-      _claim(path / "config.json", config, force, tuple(ignore))
-      environment = {**describe_environment(), **(extra or {})}
-      _note_changes(path / "environment.json", environment)
-      atomic_write_json(path / "environment.json", environment)
-    except BaseException as error:
-      if lock is not None:
-        lock.release()
-      if isinstance(error, OSError):
-        raise UserError(
-          f"workdir {path} cannot be used: {os_reason(error)}"
-        ) from error
-      raise
+    environment = {**describe_environment(), **(extra or {})}
+    lock = primary_alone(
+      lambda: _take(path, config, force, tuple(ignore), environment)
+    )
     return cls(path, lock)
 
   def close(self) -> None:
     """Gives the folder back."""
-    self._lock.release()
+    if self._lock is not None:
+      self._lock.release()
 
   def __enter__(self) -> "RunFolder":
     return self
@@ -100,7 +97,8 @@ def resolve(workdir: str | os.PathLike) -> Path:
     UserError: if the path is empty, impossible or a file.
   """
   text = os.fspath(workdir)
-  if not text or "\0" in text:
+  # Orbax takes UTF-8 alone; other bytes come as lone surrogates.
+  if not text or "\0" in text or not _is_utf8(text):
     raise UserError(f"workdir {text!r} is no folder name")
   try:
     path = Path(text).expanduser().absolute()
@@ -112,6 +110,27 @@ def resolve(workdir: str | os.PathLike) -> Path:
   if taken:
     raise UserError(f"workdir {path} is a file, not a folder")
   return path
+
+
+def _is_utf8(text: str) -> bool:
+  try:
+    return bool(text.encode())
+  except UnicodeEncodeError:
+    return False
+
+
+def hold_folder(path: Path) -> RunFolder:
+  """Locks the folder of a run that exists.
+
+  Raises:
+    UserError: it cannot be read, or another process holds it.
+  """
+  try:
+    return RunFolder(path, FolderLock(path))
+  except OSError as error:
+    raise UserError(
+      f"workdir {path} cannot be used: {os_reason(error)}"
+    ) from error
 
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict:
@@ -134,6 +153,34 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
   except (ValueError, AttributeError) as error:
     raise UserError(f"{path} is damaged: {error}") from error
   return config.lock()
+
+
+def _take(
+  path: Path,
+  config: ConfigDict,
+  force: bool,
+  ignore: tuple[str, ...],
+  environment: Mapping[str, Any],
+) -> FolderLock:
+  lock = None
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(path)
+    _claim(path / "config.json", config, force, ignore)
+    _note_changes(path / "environment.json", environment)
+    atomic_write_json(path / "environment.json", environment)
+    for left_over in path.glob(f".*{TEMPORARY}"):
+      # A writer that was killed; the lock says that there is no other.
+      left_over.unlink()
+  except BaseException as error:
+    if lock is not None:
+      lock.release()
+    if isinstance(error, OSError):
+      raise UserError(
+        f"workdir {path} cannot be used: {os_reason(error)}"
+      ) from error
+    raise
+  return lock
 
 
 def _claim(

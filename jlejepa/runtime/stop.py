@@ -6,9 +6,15 @@ import signal
 import threading
 import time
 
+from jlejepa.runtime.processes import largest
+
 # EX_TEMPFAIL: schedulers and shell loops read it as "run the command again".
 EXIT_STOPPED = 75
 EXIT_FINISHED = 0
+
+_BUDGET, _SIGNALS = "time budget", ("SIGTERM", "SIGINT")
+# Ascending: a signal counts for more than the budget.
+_REASONS = ("", _BUDGET, *_SIGNALS)
 
 
 class StopSignal:
@@ -17,6 +23,10 @@ class StopSignal:
   Within the `with` block SIGTERM and SIGINT only set a flag, so that the run
   can save and leave; a second SIGINT raises `KeyboardInterrupt`. Outside the
   main thread, where Python allows no handlers, only the time budget works.
+
+  Where a run has several processes, `requested`, `reason` and `exit_code` are
+  questions to all of them: each process must ask at the same places, and when
+  one is to stop, all get the same answer at the same step.
 
   Args:
     max_minutes: the wall-clock budget in minutes; 0 for none.
@@ -28,6 +38,7 @@ class StopSignal:
     # Not `time.time`: a clock that is set must not end or prolong a run.
     self._start = time.monotonic() - 60 * elapsed_minutes
     self._signal = ""
+    self._agreed = ""
     self._old = {}
 
   def __enter__(self) -> "StopSignal":
@@ -55,9 +66,13 @@ class StopSignal:
   @property
   def reason(self) -> str:
     """Why to stop: `SIGTERM`, `SIGINT`, `time budget`, or nothing."""
-    if self._signal:
-      return self._signal
-    return "time budget" if 0 < self._budget <= self.minutes else ""
+    # What was agreed stays, so that all processes ask equally often.
+    if self._agreed not in _SIGNALS:
+      reason = self._signal
+      if not reason and 0 < self._budget <= self.minutes:
+        reason = _BUDGET
+      self._agreed = _REASONS[largest(_REASONS.index(reason))]
+    return self._agreed
 
   @property
   def exit_code(self) -> int:
@@ -65,7 +80,7 @@ class StopSignal:
 
     A run that has used up its time budget is a finished run.
     """
-    return EXIT_STOPPED if self._signal else EXIT_FINISHED
+    return EXIT_STOPPED if self.reason in _SIGNALS else EXIT_FINISHED
 
   def _handle(self, number: int, frame: object) -> None:
     if self._signal and number == signal.SIGINT:

@@ -20,6 +20,8 @@ class Lockstep:
     action_dim: length of an action, `A`.
     image_shape: `(S, S, 3)`.
     renderer: what draws, as every environment names it.
+    lost: bool `[N]`, episodes that a worker process took with it; here none.
+    restarts: worker processes replaced so far; here none.
   """
 
   def __init__(self, envs: Sequence[dm_env.Environment]):
@@ -41,6 +43,7 @@ class Lockstep:
     (((self.action_dim,), self.image_shape),) = kinds
     self.num_envs = len(self._envs)
     self.renderer = getattr(self._envs[0], "renderer", "unknown")
+    self.lost, self.restarts = np.zeros(self.num_envs, bool), 0
     self._images = np.zeros((self.num_envs, *self.image_shape), np.uint8)
     self._done = None
 

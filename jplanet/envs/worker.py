@@ -2,7 +2,10 @@
 
 import contextlib
 import functools
+import os
 import signal
+import socket
+import struct
 import sys
 import traceback
 import types
@@ -53,6 +56,19 @@ def no_main() -> Iterator[None]:
     sys.modules["__main__"] = main
 
 
+def limit_waits(pipe: Connection, seconds: float) -> None:
+  """Lets sends and reads on a pipe fail that take longer than `seconds`.
+
+  `poll` waits for the beginning of a message; a worker that stops in its
+  middle would be waited for without end.
+  """
+  whole = int(seconds)
+  limit = struct.pack("ll", whole, int(1e6 * (seconds - whole)))
+  with socket.socket(fileno=os.dup(pipe.fileno())) as end:
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+      end.setsockopt(socket.SOL_SOCKET, option, limit)
+
+
 def work(pipe: Connection, makers: Sequence[Callable]) -> None:
   """Serves environments until the parent closes the pipe or is gone.
 
@@ -76,8 +92,9 @@ def work(pipe: Connection, makers: Sequence[Callable]) -> None:
       else:
         answer = (*envs.step(content), envs.physics_errors)
       pipe.send(("ok", answer))
-  except EOFError:
+  except (EOFError, BrokenPipeError, ConnectionResetError):
     # The parent is gone.
     return
   except Exception:
-    pipe.send(("raised", traceback.format_exc()))
+    with contextlib.suppress(OSError):
+      pipe.send(("raised", traceback.format_exc()))

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import sys
 import time
 from collections.abc import Sequence
 
@@ -9,7 +10,13 @@ import numpy as np
 
 from jplanet.envs.actions import check_actions
 from jplanet.envs.vector import check_seeds
-from jplanet.envs.worker import Maker, importable, no_main, work
+from jplanet.envs.worker import (
+  Maker,
+  importable,
+  limit_waits,
+  no_main,
+  work,
+)
 
 
 class WorkerError(RuntimeError):
@@ -21,8 +28,10 @@ class WorkerPool:
 
   The interface and the numbers are those of `Lockstep`. Workers are spawned
   and never load jax. Every wait has a time-out. A worker that dies, hangs or
-  raises is replaced: the episodes that it ran count as done, on their last
-  images with a reward of 0, and go on at the next `reset`.
+  raises is replaced, with a line on stderr: the episodes that it ran count as
+  done and `lost`, on their last images with a reward of 0, and go on at the
+  next `reset`. That last step has not happened: play lost episodes again, or
+  leave them out.
 
   Attributes:
     num_envs: number of environments, `N`.
@@ -31,6 +40,8 @@ class WorkerPool:
     renderer: what draws, as every environment names it.
     physics_errors: episodes so far that a diverging simulation cut short.
     restarts: workers replaced so far.
+    lost: bool `[N]`, episodes since the last `reset` that a worker took with
+      it.
   """
 
   def __init__(
@@ -50,7 +61,8 @@ class WorkerPool:
       num_workers: processes; None takes one for each environment.
       timeout: longest wait for a step or a reset, in seconds.
       start_timeout: longest wait for a worker to start, in seconds.
-      max_restarts: workers that may be replaced before `WorkerError`.
+      max_restarts: workers that may be replaced before `WorkerError`; counted
+        anew after every round of episodes in which none was.
 
     Raises:
       ValueError: an argument is out of range.
@@ -69,7 +81,8 @@ class WorkerPool:
     self._timeout = timeout
     self._start_timeout = start_timeout
     self._max_restarts = max_restarts
-    self.restarts = 0
+    self.restarts = self._in_a_row = 0
+    self.lost = np.zeros(self.num_envs, bool)
     self._done = None
     self._errors = np.zeros(num_workers, int)
     self._lost_errors = 0
@@ -98,6 +111,8 @@ class WorkerPool:
       WorkerError: more than `max_restarts` workers had to be replaced.
     """
     check_seeds(seeds, self.num_envs)
+    if self._done is not None and self._done.all() and not self.lost.any():
+      self._in_a_row = 0
     waiting = list(range(len(self._parts)))
     while waiting:
       asked = {
@@ -109,6 +124,7 @@ class WorkerPool:
       # A replaced worker starts the same episodes.
       waiting = [w for w in waiting if w not in answers]
     self._done = np.zeros(self.num_envs, bool)
+    self.lost = np.zeros(self.num_envs, bool)
     return self._images.copy()
 
   def step(
@@ -137,6 +153,7 @@ class WorkerPool:
         images, rewards[part], self._done[part], self._errors[w] = answers[w]
         self._images[part] = images
       else:
+        self.lost[part] |= ~self._done[part]
         self._done[part] = True
     return self._images.copy(), rewards, self._done.copy()
 
@@ -177,6 +194,10 @@ class WorkerPool:
       if not pipe.poll(max(0.0, deadline - time.monotonic())):
         raise WorkerError(f"worker {w} did not answer in time")
       kind, content = pipe.recv()
+    except BlockingIOError:
+      raise WorkerError(f"worker {w} stopped in the middle of an answer") from (
+        None
+      )
     except (EOFError, OSError):
       process.join(1)
       raise WorkerError(
@@ -191,12 +212,14 @@ class WorkerPool:
       self._lost_errors += int(self._errors[w])
       self._errors[w] = 0
       self._kill(w)
-      if self.restarts >= self._max_restarts:
+      if self._in_a_row >= self._max_restarts:
         self.close()
         raise WorkerError(
           f"{why}\nworker {w} failed after max_restarts={self._max_restarts}"
         )
       self.restarts += 1
+      self._in_a_row += 1
+      print(f"replacing {why.splitlines()[0]}", file=sys.stderr)
       self._spawn(w)
       try:
         self._receive(w, self._deadline(self._start_timeout))
@@ -214,6 +237,7 @@ class WorkerPool:
     with no_main():
       process.start()
     theirs.close()
+    limit_waits(ours, self._timeout)
     self._workers[w] = (process, ours)
 
   def _kill(self, w):

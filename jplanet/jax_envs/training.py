@@ -127,7 +127,7 @@ def fit_on_device(
   Raises:
     UserError: for a configuration, a size or a number that cannot be used,
       before anything is compiled.
-    NonFiniteError: after `learner.MAX_SKIPPED` bad gradients in a row.
+    NonFiniteError: after `nonfinite.MAX_SKIPPED` bad gradients in a row.
   """
   _check(env, config, rounds, num_envs)
   capacity = config.train.seed_episodes + rounds * num_envs

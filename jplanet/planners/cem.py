@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from jplanet.planners import common
-from jplanet.planners.explore import check_tie_tol, explore_if_tied, spread
 from jplanet.types import Array, Key, Plan, ScoreFn
 
 Refine = Callable[[Array, Array, Array], tuple[Array, Array]]
@@ -28,7 +27,7 @@ def cem(
   include_mean: bool = False,
   noise_beta: float = 0.0,
   keep_elites: float = 0.0,
-  tie_tol: float = 0.0,
+  refine: Refine | None = None,
 ) -> Plan:
   """Plans by the cross-entropy method (Hafner 2019, Algorithm 2).
 
@@ -57,8 +56,9 @@ def cem(
     keep_elites: fraction of the elites that take the place of candidates in
       the next iteration, and of the next decision under `warm`. They are
       scored anew, so that luck does not last.
-    tie_tol: smallest spread of returns worth acting on, in reward units; below
-      it the plan explores (see `explore_if_tied`). 0 is off.
+    refine: improves the elites before each refit, as `(elites [K, H, A],
+      scores [K], keys [K]) -> (elites, scores)`, best first; the keys are those
+      the elites were scored with. None leaves them as they are.
 
   Returns:
     A `Plan` whose `actions` are its `mean`.
@@ -66,37 +66,8 @@ def cem(
   Raises:
     ValueError: sizes, bounds or shapes that do not fit.
   """
-  bounds = common.make_bounds(horizon, action_dim, low, high)
-  return search(
-    key, score_fn, bounds, warm, candidates=candidates, elites=elites,
-    iterations=iterations, init_std=init_std, include_mean=include_mean,
-    noise_beta=noise_beta, keep_elites=keep_elites, tie_tol=tie_tol,
-  )  # fmt: skip
-
-
-def search(
-  key: Key,
-  score_fn: ScoreFn,
-  bounds: common.Bounds,
-  warm: Plan | None,
-  *,
-  candidates: int,
-  elites: int,
-  iterations: int,
-  init_std: float,
-  include_mean: bool,
-  noise_beta: float,
-  keep_elites: float,
-  tie_tol: float,
-  refine: Refine | None = None,
-) -> Plan:
-  """Runs the scan of `cem`; `refine` may improve the elites before the refit.
-
-  `refine(elites [K, H, A], scores [K], keys [K])` returns better elites and
-  their scores; the keys are those the elites were scored with.
-  """
   common.check_search(candidates, elites, iterations)
-  check_tie_tol(tie_tol)
+  bounds = common.make_bounds(horizon, action_dim, low, high)
   kept = common.count_kept(keep_elites, elites)
   if kept + include_mean > candidates:
     raise ValueError(
@@ -104,7 +75,7 @@ def search(
       " candidates; lower keep_elites"
     )
   warm = common.warm_or_empty(warm, bounds, elites)
-  explore_key, keep_key, scan_key = jax.random.split(key, 3)
+  keep_key, scan_key = jax.random.split(key)
   fresh = common.knows_nothing(warm)
   mean = common.shift(warm.mean, bounds.centre[-1])
   mean = jnp.where(fresh, bounds.centre, mean)
@@ -131,14 +102,8 @@ def search(
     if refine is not None:
       best, top = refine(best, top, keys[index])
     mean, std, score = common.refit(best, top)
-    return (mean, std, best), (score, spread(scores))
+    return (mean, std, best), score
 
   keys = jax.random.split(scan_key, iterations)
-  (mean, std, best), (scores, spreads) = jax.lax.scan(
-    iterate, (mean, std, best), keys
-  )
-  plan = Plan(actions=mean, score=scores[-1], mean=mean, std=std, elites=best)
-  return explore_if_tied(
-    explore_key, score_fn, plan, spreads[0], warm, bounds,
-    tie_tol=tie_tol, std=init_std,
-  )  # fmt: skip
+  (mean, std, best), scores = jax.lax.scan(iterate, (mean, std, best), keys)
+  return Plan(actions=mean, score=scores[-1], mean=mean, std=std, elites=best)

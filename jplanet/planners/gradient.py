@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jplanet.planners import common
-from jplanet.planners.cem import search
+from jplanet.planners.cem import cem
 from jplanet.types import Array, Key, Plan, ScoreFn
 
 
@@ -78,7 +78,6 @@ def gradient_plan(
   include_mean: bool = True,
   noise_beta: float = 0.0,
   keep_elites: float = 0.3,
-  tie_tol: float = 0.0,
 ) -> Plan:
   """Plans by CEM with gradient steps on each elite before every refit.
 
@@ -104,7 +103,6 @@ def gradient_plan(
     include_mean: whether candidate 0 is the mean itself.
     noise_beta: colour of the candidates, `1/f^beta` along time.
     keep_elites: fraction of the refined elites kept, as in `cem`.
-    tie_tol: as in `cem`.
 
   Returns:
     A `Plan` whose `actions` are its `mean`, that of the refined elites.
@@ -128,9 +126,9 @@ def gradient_plan(
     order = jnp.argsort(-top)
     return best[order], top[order]
 
-  return search(
-    key, score_fn, bounds, warm, candidates=candidates, elites=elites,
-    iterations=iterations, init_std=init_std, include_mean=include_mean,
-    noise_beta=noise_beta, keep_elites=keep_elites, tie_tol=tie_tol,
-    refine=refine,
+  return cem(
+    key, score_fn, horizon=horizon, action_dim=action_dim, low=low, high=high,
+    warm=warm, candidates=candidates, elites=elites, iterations=iterations,
+    init_std=init_std, include_mean=include_mean, noise_beta=noise_beta,
+    keep_elites=keep_elites, refine=refine,
   )  # fmt: skip

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from jplanet.planners import common
-from jplanet.planners.explore import check_tie_tol, explore_if_tied, spread
 from jplanet.types import Key, Plan, ScoreFn
 
 
@@ -34,7 +33,6 @@ def icem(
   keep_elites: float = 0.3,
   decay: float = 1.25,
   momentum: float = 0.1,
-  tie_tol: float = 0.0,
 ) -> Plan:
   """Plans by iCEM (Pinneri 2020, Algorithm 1).
 
@@ -63,8 +61,6 @@ def icem(
     keep_elites: fraction of the elites kept.
     decay: gamma, by which the population shrinks per iteration; at least 1.
     momentum: weight of the old mean and spread in the refit, in [0, 1).
-    tie_tol: smallest spread of returns worth acting on, in reward units; below
-      it the plan explores (see `explore_if_tied`). 0 is off.
 
   Returns:
     A `Plan` whose `actions` are the best sequence of the last iteration and
@@ -74,7 +70,6 @@ def icem(
     ValueError: sizes, bounds or shapes that do not fit.
   """
   common.check_search(candidates, elites, iterations)
-  check_tie_tol(tie_tol)
   if decay < 1:
     raise ValueError(f"decay must be at least 1, got {decay}")
   if not 0 <= momentum < 1:
@@ -83,7 +78,7 @@ def icem(
   bounds = common.make_bounds(horizon, action_dim, low, high)
   warm = common.warm_or_empty(warm, bounds, elites)
   fresh = common.knows_nothing(warm)
-  explore_key, keep_key, search_key = jax.random.split(key, 3)
+  keep_key, search_key = jax.random.split(key)
 
   mean = jnp.where(fresh, bounds.centre, common.shift(warm.mean))
   std = jnp.asarray(init_std * bounds.half)
@@ -92,7 +87,6 @@ def icem(
   best = jnp.where(fresh, drawn, old)
 
   sizes = population_sizes(candidates, elites, iterations, decay)
-  spreads = []
   for i, key in enumerate(jax.random.split(search_key, iterations)):
     sample_key, score_key = jax.random.split(key)
     actions = common.sample(sample_key, mean, std, bounds, sizes[i], noise_beta)
@@ -100,15 +94,10 @@ def icem(
       actions = actions.at[0].set(mean)
     actions = jnp.concatenate([actions, best[:kept]])
     scores, _ = common.evaluate(score_key, score_fn, actions)
-    spreads.append(spread(scores))
     top, index = jax.lax.top_k(scores, elites)
     best = actions[index]
     new_mean, new_std, _ = common.refit(best, top)
     mean = momentum * mean + (1 - momentum) * new_mean
     std = momentum * std + (1 - momentum) * new_std
 
-  plan = Plan(actions=best[0], score=top[0], mean=mean, std=std, elites=best)
-  return explore_if_tied(
-    explore_key, score_fn, plan, spreads[0], warm, bounds,
-    tie_tol=tie_tol, std=init_std,
-  )  # fmt: skip
+  return Plan(actions=best[0], score=top[0], mean=mean, std=std, elites=best)

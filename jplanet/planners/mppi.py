@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from jplanet.planners import common
-from jplanet.planners.explore import check_tie_tol, explore_if_tied, spread
 from jplanet.types import Array, Key, Plan, ScoreFn
 
 # Scores closer than this are ties; keeps the standardisation from dividing 0/0.
@@ -42,7 +41,6 @@ def mppi(
   min_std: float = 0.05,
   max_std: float = 2.0,
   noise_beta: float = 0.0,
-  tie_tol: float = 0.0,
 ) -> Plan:
   """Plans by model predictive path integral control (Williams 2015).
 
@@ -67,8 +65,6 @@ def mppi(
     min_std: smallest spread, in half-widths.
     max_std: largest spread, in half-widths.
     noise_beta: colour of the candidates, `1/f^beta` along time.
-    tie_tol: smallest spread of returns worth acting on, in reward units; below
-      it the plan explores (see `explore_if_tied`). 0 is off.
 
   Returns:
     A `Plan` whose `actions` are its `mean`.
@@ -77,7 +73,6 @@ def mppi(
     ValueError: sizes, bounds or shapes that do not fit.
   """
   common.check_search(candidates, elites, iterations)
-  check_tie_tol(tie_tol)
   if temperature <= 0:
     raise ValueError(f"temperature must be positive, got {temperature}")
   if not 0 < min_std <= max_std:
@@ -86,7 +81,6 @@ def mppi(
     )
   bounds = common.make_bounds(horizon, action_dim, low, high)
   warm = common.warm_or_empty(warm, bounds, elites)
-  explore_key, scan_key = jax.random.split(key)
   mean = common.shift(warm.mean, bounds.centre[-1])
   mean = jnp.where(common.knows_nothing(warm), bounds.centre, mean)
   std = jnp.asarray(init_std * bounds.half, jnp.float32)
@@ -104,14 +98,10 @@ def mppi(
     weights = mppi_weights(top, temperature)
     mean, std, score = common.refit(best, top, weights)
     std = jnp.clip(std, min_std * bounds.half, max_std * bounds.half)
-    return (mean, std, best), (score, spread(scores))
+    return (mean, std, best), score
 
-  keys = jax.random.split(scan_key, iterations)
-  (mean, std, best), (scores, spreads) = jax.lax.scan(
+  keys = jax.random.split(key, iterations)
+  (mean, std, best), scores = jax.lax.scan(
     iterate, (mean, std, warm.elites), keys
   )
-  plan = Plan(actions=mean, score=scores[-1], mean=mean, std=std, elites=best)
-  return explore_if_tied(
-    explore_key, score_fn, plan, spreads[0], warm, bounds,
-    tie_tol=tie_tol, std=init_std,
-  )  # fmt: skip
+  return Plan(actions=mean, score=scores[-1], mean=mean, std=std, elites=best)

@@ -1,7 +1,5 @@
 """Gaussian action noise with a power spectrum of 1/f^beta along time."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,12 +33,6 @@ def colour_matrix(horizon: int, beta: float) -> np.ndarray:
   response = np.fft.ifft(np.sqrt(power)).real
   step = np.arange(horizon)
   return response[(step[:, None] - step) % horizon].astype(np.float32)
-
-
-def lag_one(horizon: int, beta: float) -> float:
-  """Returns the correlation of neighbouring steps of coloured noise."""
-  frequency, power = _power(horizon, beta)
-  return float(np.mean(power * np.cos(2 * math.pi * frequency)))
 
 
 def coloured_noise(

@@ -73,6 +73,13 @@ def test_the_paper_takes_its_constants_from_appendix_a():
   assert config.loss.free_nats == 3.0 and optimizer.ema == 0.0
 
 
+def test_the_cpu_default_fits_its_model_long_enough():
+  # 25 updates per episode were too few for the reacher (results/README.md).
+  config = load_config("planet.py:cpu")
+  assert config.train.updates_per_collect / config.env.num_envs == 75
+  assert config.planner.name == "cem" and config.planner.warm_start
+
+
 def test_ablations_change_one_thing():
   paper = load_config("planet.py:").to_dict()
 

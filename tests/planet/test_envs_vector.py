@@ -1,5 +1,6 @@
 """Several environments together, in one process and in several."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -125,6 +126,13 @@ class Env(dm_env.Environment):
         time.sleep(600)
       if self.fault == "raise":
         raise KeyError("a fault of the user")
+      if self.fault == "stop":
+        frame = sys._getframe()
+        while "pipe" not in frame.f_locals:
+          frame = frame.f_back
+        # The length of an answer, and a part of it.
+        os.write(frame.f_locals["pipe"].fileno(), bytes([0, 0, 16, 0]) + b"x")
+        time.sleep(600)
     if self.fault == "jax":
       self.count = int("jax" in sys.modules)
     return dm_env.transition(1.0, self.see())
@@ -156,8 +164,8 @@ def test_workers_never_load_jax(faulty):
     pool.close()
 
 
-@pytest.mark.parametrize("fault", ["die", "hang", "raise"])
-def test_a_lost_worker_ends_its_episodes_and_is_replaced(faulty, fault):
+@pytest.mark.parametrize("fault", ["die", "hang", "raise", "stop"])
+def test_a_lost_worker_ends_its_episodes_and_is_replaced(faulty, fault, capfd):
   pool = WorkerPool([faulty(), faulty(fault=fault)], timeout=2.0)
   try:
     pool.reset([0, 0])
@@ -173,9 +181,12 @@ def test_a_lost_worker_ends_its_episodes_and_is_replaced(faulty, fault):
     np.testing.assert_array_equal(rewards, [1, 0])
     assert (images[0] == 3).all() and (images[1] == 2).all()
     assert pool.restarts == 1
+    np.testing.assert_array_equal(pool.lost, [False, True])
+    assert capfd.readouterr().err.startswith("replacing worker 1")
     _, _, done = pool.step(actions)
     np.testing.assert_array_equal(done, [False, True])
     assert (pool.reset([10, 20])[1] == 20).all()
+    assert not pool.lost.any()
     images, _, done = pool.step(actions)
     assert not done.any() and (images[1] == 21).all()
   finally:
@@ -209,3 +220,31 @@ def test_too_many_restarts_raise_with_the_last_traceback(faulty):
 def test_an_environment_that_cannot_be_built_says_why(faulty):
   with pytest.raises(WorkerError, match="cannot be built"):
     WorkerPool([faulty(fault="build")])
+
+
+def test_the_limit_of_restarts_is_for_faults_in_a_row(faulty):
+  # Dies at the third step from seed 0 alone.
+  pool = WorkerPool([faulty(fault="die", at=3)], max_restarts=1)
+  one = np.zeros((1, 1), np.float32)
+  try:
+    for _ in range(2):
+      pool.reset([0])
+      for _ in range(3):
+        pool.step(one)
+      assert pool.lost.all()
+      # A whole round without a fault in between.
+      pool.reset([10])
+      pool._done[:] = True
+      pool.reset([10])
+    assert pool.restarts == 2
+    for seed in (0, 0):
+      pool.reset([seed])
+      with (
+        pytest.raises(WorkerError, match="max_restarts=1")
+        if (pool._in_a_row == 1)
+        else contextlib.nullcontext()
+      ):
+        for _ in range(3):
+          pool.step(one)
+  finally:
+    pool.close()

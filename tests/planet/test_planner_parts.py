@@ -10,7 +10,7 @@ from jplanet.planners.common import make_bounds, refit
 from jplanet.planners.gradient import ascend
 from jplanet.planners.icem import population_sizes
 from jplanet.planners.mppi import mppi_weights
-from jplanet.planners.noise import coloured_noise, lag_one
+from jplanet.planners.noise import coloured_noise
 from jplanet.types import Plan
 
 
@@ -134,8 +134,6 @@ def test_coloured_noise_has_its_spectrum_and_unit_variance(horizon, beta):
   power = (np.abs(np.fft.rfft(noise, axis=1)) ** 2).mean((0, 2))[1:]
   slope = np.polyfit(np.log(np.fft.rfftfreq(horizon)[1:]), np.log(power), 1)[0]
   np.testing.assert_allclose(slope, -beta, atol=0.05)
-  neighbours = (noise[:, 1:] * noise[:, :-1]).mean()
-  np.testing.assert_allclose(neighbours, lag_one(horizon, beta), atol=0.02)
   channels = (noise[..., 0] * noise[..., 1]).mean()
   np.testing.assert_allclose(channels, 0.0, atol=0.02)
 
@@ -203,7 +201,6 @@ def test_ascent_never_makes_a_sequence_worse(score):
     ("cem", {"keep_elites": 1.5}, r"keep_elites must lie in \[0, 1\]"),
     ("cem", {"candidates": 100, "keep_elites": 1.0, "include_mean": True},
      "leave no room"),
-    ("cem", {"tie_tol": -1.0}, "tie_tol must be"),
     ("icem", {"decay": 0.5}, "decay must be at least 1"),
     ("icem", {"momentum": 1.0}, "momentum must lie"),
     ("mppi", {"temperature": 0.0}, "temperature must be positive"),

@@ -17,12 +17,12 @@ import pytest
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.metrics import read_metrics
+from jlejepa.runtime.nonfinite import NonFiniteError
 from jplanet import report, train
 from jplanet.counters import Counters
 from jplanet.envs import from_gymnasium
 from jplanet.jax_envs import pendulum
 from jplanet.jax_envs.dm_adapter import DmEnv
-from jplanet.learner import NonFiniteError
 from jplanet.scores import read_scores
 from jplanet.train import Trainer, fit
 from jplanet.unroll import imagine, observe

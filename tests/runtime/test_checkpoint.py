@@ -1,12 +1,15 @@
 import os
+import shutil
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
+from jlejepa.runtime import checkpoint
 from jlejepa.runtime.checkpoint import CheckpointError, Checkpoints
 from jlejepa.runtime.errors import UserError
 
@@ -236,3 +239,58 @@ def test_failed_encoding_leaves_nothing_behind(saved):
   with pytest.raises(TypeError, match="cannot be written as JSON"):
     saved.save(9, make_state(), {"a": object()})
   assert sorted(os.listdir(saved.directory)) == ["6", "8"]
+
+
+def test_every_moment_of_a_save_is_a_good_moment_to_die(tmp_path, monkeypatch):
+  """Copies the folder before each thing that a save does to it."""
+  folder, copies = tmp_path / "run", tmp_path / "copies"
+  checkpoints = Checkpoints(folder)
+  for step in (6, 8):
+    checkpoints.save(step, make_state(step), {"step": step})
+  moments = []
+
+  def watch(owner, name):
+    real = getattr(owner, name)
+
+    def watched(*args, **kwargs):
+      if folder.exists():
+        moments.append(name)
+        shutil.copytree(folder, copies / f"{len(moments)}")
+      return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, watched)
+
+  watch(checkpoint.os, "replace")
+  watch(checkpoint, "_remove")
+  watch(checkpoint, "_hashes")
+  watch(checkpoint, "atomic_write_json")
+  checkpoints.save(10, make_state(10), {"step": 10})
+  monkeypatch.undo()
+  assert {"replace", "_remove", "_hashes", "atomic_write_json"} <= {*moments}
+  for copy in copies.iterdir():
+    again = Checkpoints(copy)
+    step, state, extra = again.restore(make_state())
+    assert step in (8, 10) and extra == {"step": step}
+    assert_same(state, make_state(step))
+    again.save(10, make_state(10), {"step": 10})
+    assert sorted(os.listdir(copy)) == ["10", "8"]
+
+
+def test_what_only_looks_like_ours_is_left_alone(saved):
+  (saved.directory / "notes.tmp").write_text("mine")
+  (saved.directory / "007").mkdir()
+  (saved.directory / "007" / "manifest.json").write_text("{}")
+  (saved.directory / "9.tmp").write_text("left by a killed process")
+  assert saved.steps() == [6, 8]
+  saved.save(9, make_state())
+  assert {"notes.tmp", "007"} < {*os.listdir(saved.directory)}
+  assert saved.steps() == [8, 9]
+
+
+def test_an_orbax_that_cannot_read_intact_files_is_said(saved, monkeypatch):
+  def refuse(*args, **kwargs):
+    raise KeyError("another\nformat")
+
+  monkeypatch.setattr(ocp.Checkpointer, "restore", refuse)
+  with pytest.raises(CheckpointError, match=r"orbax-checkpoint .* cannot read"):
+    saved.restore(make_state())

@@ -1,0 +1,126 @@
+"""What a run of LeJEPA shows a person: probes, pictures, and a few words."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jlejepa.probes import format_table, probe_table, raw_pixels
+
+SHOTS = (1, 2, 5, 10, "all")
+Labelled = tuple[dict[str, np.ndarray], np.ndarray]
+
+
+class Selected(NamedTuple):
+  """Some of the images of a data set, without reading any yet."""
+
+  images: Any
+  index: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.index)
+
+  def __getitem__(self, chosen: Any) -> np.ndarray:
+    return np.asarray(self.images[self.index[chosen]])
+
+
+def some_labelled(data: Any, limit: int) -> tuple[Selected, np.ndarray]:
+  """Returns at most `limit` labelled examples, evenly spread, and labels."""
+  known = np.flatnonzero(data.labels >= 0)
+  if len(known) > limit:
+    known = known[np.linspace(0, len(known) - 1, limit).astype(int)]
+  return Selected(data.images, known), data.labels[known]
+
+
+def feature_sets(
+  trained: Sequence[Labelled],
+  untrained: Sequence[Labelled],
+  images: Sequence[Any],
+  *,
+  last_two: bool = False,
+) -> dict[str, tuple[np.ndarray, ...]]:
+  """Returns what probes compare: features of a run beside its baselines.
+
+  Args:
+    trained: features by name and labels, of training and test images.
+    untrained: the same of the first weights.
+    images: the training and the test images, or what selects from them.
+    last_two: whether the last two layers, joined, are sets of their own.
+
+  Returns:
+    Training and test features by the name of the row.
+  """
+  both = lambda pairs, name: tuple(found[name] for found, _ in pairs)
+  sets = {"embedding": both(trained, "embedding")}
+  if last_two:
+    sets["last two layers"] = both(trained, "last_two")
+  sets["projection"] = both(trained, "projection")
+  sets["untrained"] = both(untrained, "embedding")
+  if last_two:
+    sets["untrained, last two"] = both(untrained, "last_two")
+  sets["raw pixels"] = tuple(map(raw_pixels, images))
+  return sets
+
+
+def final_probes(
+  trained: Sequence[Labelled],
+  untrained: Sequence[Labelled],
+  images: Sequence[Any],
+) -> dict[str, Any]:
+  """Runs the quick probes of a finished run beside its baselines.
+
+  Args:
+    trained: as in `feature_sets`, and so are the rest.
+    untrained: as in `feature_sets`.
+    images: as in `feature_sets`.
+
+  Returns:
+    The result of `jlejepa.probes.probe_table`.
+  """
+  labels = tuple(labels for _, labels in trained)
+  return probe_table(
+    feature_sets(trained, untrained, images), labels, shots=SHOTS
+  )
+
+
+def draw(name: str, function: Callable, path: Path, *args, **kwargs) -> dict:
+  """Draws one picture, or says on stderr why it cannot be drawn.
+
+  Returns:
+    `{name: path}`, or nothing: a run's numbers are safe without its pictures.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    function(path, *args, **kwargs)
+  except (ImportError, RuntimeError, OSError) as error:
+    print(f"no {name}: {error}", file=sys.stderr)
+    return {}
+  return {name: str(path)}
+
+
+def describe_row(row: Mapping[str, float]) -> str:
+  """Returns the few words of a progress line."""
+  words = [
+    f"epoch {row['epoch']:.1f}",
+    f"prediction {row['prediction']:.3f}",
+    f"SIGReg {row['sigreg']:.2f}",
+    f"rank {row['effective_rank']:.0f}",
+  ]
+  if "probe_linear" in row:
+    words.append(f"probe {100 * row['probe_linear']:.1f}%")
+  elif "probe_accuracy" in row:
+    words.append(f"online probe {100 * row['probe_accuracy']:.1f}%")
+  return ", ".join(words)
+
+
+def describe_result(result: Mapping[str, Any]) -> str:
+  """Returns what a finished command prints."""
+  lines = [f"{result['step']} steps, {result['minutes']:.1f} minutes"]
+  if "probes" in result:
+    lines += ["", format_table(result["probes"]), ""]
+  lines += [
+    f"{name}: {path}" for name, path in result.get("pictures", {}).items()
+  ]
+  return "\n".join(lines)

@@ -1,0 +1,330 @@
+"""The training loop of LeJEPA.
+
+    python -m jlejepa.train --config=configs/lejepa.py:cifar10 \
+        --workdir=runs/cifar10 [--config.KEY=VALUE ...]
+
+The same command on the same folder goes on with the run. Without `--config`
+it trains on scikit-learn's digits, and without `--workdir` in `runs/<source>`.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jlejepa import summary
+from jlejepa.check import check_config
+from jlejepa.collapse import CollapseWatch
+from jlejepa.data import Dataset, describe, iterate, load_dataset
+from jlejepa.encoders import Encoder
+from jlejepa.features import extract_all, make_extract
+from jlejepa.learner import TrainState, make_train_step
+from jlejepa.probes import quick_probe
+from jlejepa.runtime.allocator import restart_with_tuned_allocator
+from jlejepa.runtime.checkpoint import Checkpoints
+from jlejepa.runtime.errors import exit_on_user_error, require
+from jlejepa.runtime.files import atomic_write_json
+from jlejepa.runtime.flags import parse_flags
+from jlejepa.runtime.mesh import data_mesh, replicate, shard_batch
+from jlejepa.runtime.metrics import MetricsWriter
+from jlejepa.runtime.nonfinite import check_skipped
+from jlejepa.runtime.progress import Progress
+from jlejepa.runtime.run_folder import RunFolder
+from jlejepa.runtime.stop import StopSignal
+from jlejepa.setup import build, first_state
+
+
+def fit(
+  config: ConfigDict,
+  workdir: str,
+  *,
+  dataset: Dataset | None = None,
+  test: Dataset | None = None,
+  encoder: Encoder | None = None,
+  views: Callable | None = None,
+  clean: Callable | None = None,
+  force: bool = False,
+  quiet: bool = False,
+  callback: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+  """Trains an encoder, or goes on with the run in `workdir`.
+
+  Args:
+    config: as `configs/lejepa.py` makes it.
+    workdir: the run folder.
+    dataset: examples of your own, in place of `config.data`; see
+      `jlejepa.data.from_arrays`.
+    test: labelled examples for the probes, to go with `dataset`.
+    encoder: a network of your own; see `jlejepa.encoders.from_function`.
+    views: `(key, example) -> Views`, views of your own, for examples that are
+      no images.
+    clean: `example -> input of the encoder` to go with `views`; the example
+      itself if None.
+    force: take a folder that holds a run of another configuration.
+    quiet: print nothing.
+    callback: called with every row of metrics.
+
+  Returns:
+    The last row of metrics; under `probes` the table of `probe_table` if there
+    are labels; under `exit_code` what the command returns: 0 for a finished
+    run, 75 for one that a signal stopped.
+
+  Raises:
+    UserError: for a configuration, data or a folder that cannot be used,
+      before anything is compiled.
+    NonFiniteError: after `nonfinite.MAX_SKIPPED` bad gradients in a row.
+  """
+  check_config(config)
+  if dataset is None:
+    dataset, test = load_splits(config)
+  parts = build(config, dataset, encoder=encoder, views=views, clean=clean)
+  with ExitStack() as stack:
+    folder = stack.enter_context(RunFolder.open(workdir, config, force=force))
+    trainer = Trainer(
+      config, folder, parts, dataset, test, quiet, callback, stack
+    )
+    trainer.run()
+    return trainer.finish()
+
+
+def load_splits(config: ConfigDict) -> tuple[Dataset, Dataset | None]:
+  """Loads the training examples and, where there are labels, test examples.
+
+  Raises:
+    UserError: for data that cannot be read.
+  """
+  data = config.data
+  load = lambda split: load_dataset(
+    data.source,
+    split,
+    data_dir=data.data_dir,
+    size=data.size,
+    max_bytes=data.max_bytes,
+    holdout=data.holdout,
+  )
+  train = load("train")
+  return train, load("test") if train.labels is not None else None
+
+
+class Trainer:
+  """The loop's state on the host."""
+
+  def __init__(
+    self, config, folder, parts, dataset, test, quiet, callback, stack
+  ):
+    self.config, self.folder, self.parts = config, folder, parts
+    self.dataset, self.test = dataset, test
+    self.quiet, self.callback = quiet, callback
+    self.key = jax.random.key(config.seed)
+    self.mesh = data_mesh(config.runtime.num_devices or None)
+    require(
+      config.train.batch % self.mesh.size == 0,
+      f"config.train.batch={config.train.batch} must be a multiple of the"
+      f" {self.mesh.size} devices",
+    )
+    self.probed = []
+    if dataset.labels is not None and test is not None:
+      limits = config.evaluate.train_images, config.evaluate.test_images
+      self.probed = [
+        summary.some_labelled(data, limit)
+        for data, limit in zip((dataset, test), limits)
+      ]
+    self.step_fn = jax.jit(
+      make_train_step(
+        parts.model, parts.optimizer, parts.make_views, parts.options
+      ),
+      donate_argnums=0,
+    )
+    self.extract = jax.jit(make_extract(parts.model, parts.clean_view))
+    self.checkpoints = Checkpoints(folder.checkpoints)
+    # Metrics of the steps since the last row, part of every checkpoint: a
+    # resumed run writes the rows that an uninterrupted one writes.
+    self.window: list[dict[str, float]] = []
+    self.step, self.minutes, self.cpu_minutes = 0, 0.0, 0.0
+    self.last_saved, self.row = -1, {}
+    self.watch = CollapseWatch(parts.options.lam, self._say)
+    self.cpu_start = time.process_time()
+    self.state = self._first_state()
+    self._restore()
+    self.metrics = stack.enter_context(
+      MetricsWriter(folder.path, config.runtime.tensorboard)
+    )
+    self.metrics.truncate_after("step", self.step)
+    self.stop = stack.enter_context(
+      StopSignal(config.runtime.max_minutes, self.minutes)
+    )
+    self.progress = Progress(
+      total_steps=parts.total_steps,
+      total_minutes=config.runtime.max_minutes or None,
+      elapsed_minutes=self.minutes,
+      quiet=quiet,
+    )
+    self._say(describe(dataset))
+
+  def run(self) -> None:
+    """Trains until the epochs or the time are used up, or a signal comes."""
+    if self.step >= self.parts.total_steps or self.stop.requested:
+      return
+    batches = iterate(
+      self.dataset,
+      self.config.train.batch,
+      seed=self.config.seed,
+      start_step=self.step,
+    )
+    for step, images, labels in batches:
+      batch = shard_batch(self.mesh, (images, labels))
+      self.state, metrics = self.step_fn(self.state, *batch, self.key)
+      self.step = step + 1
+      # Waits for the step before this one: the device never idles, and the
+      # host never queues work past a stop.
+      if self.window:
+        jax.block_until_ready(self.window[-1])
+      self.window.append(metrics)
+      self._after_step()
+      if self.step >= self.parts.total_steps or self.stop.requested:
+        break
+    batches.close()
+
+  def _after_step(self) -> None:
+    runtime, every = self.config.runtime, self.config.evaluate.every
+    last = self.step == self.parts.total_steps
+    if self.step % runtime.log_every == 0 or last:
+      self._close_window()
+      if self.probed and every:
+        epochs = every * self.parts.steps_per_epoch
+        due = self.step // epochs > (self.step - runtime.log_every) // epochs
+        if due or last:
+          self.row |= self.probe()
+      self._log()
+    if self.step % runtime.checkpoint_every == 0:
+      self.save()
+
+  def probe(self) -> dict[str, float]:
+    """Returns the quick probes of the frozen embedding on the test set."""
+    start = time.monotonic()
+    (train, train_y), (test, test_y) = self.features(self.state)
+    found = quick_probe(train["embedding"], train_y, test["embedding"], test_y)
+    found = {f"probe_{name}": value for name, value in found.items()}
+    return found | {"seconds_probe": time.monotonic() - start}
+
+  def features(self, state: TrainState) -> list[summary.Labelled]:
+    """Returns features by name and labels, of training and test images."""
+    return [
+      (
+        extract_all(self.extract, state.params, state.batch_stats, images),
+        labels,
+      )
+      for images, labels in self.probed
+    ]
+
+  def save(self) -> None:
+    """Writes a checkpoint of everything that a resume needs."""
+    if self.last_saved == self.step:
+      return
+    self.window = [
+      {name: float(value) for name, value in row.items()} for row in self.window
+    ]
+    extra = {
+      "step": self.step,
+      "minutes": self.stop.minutes,
+      "cpu_minutes": self._cpu_minutes(),
+      "window": self.window,
+      "row": self.row,
+      "collapsed": self.watch.collapsed,
+    }
+    self.checkpoints.save(self.step, self.state, extra)
+    self.last_saved = self.step
+
+  def finish(self) -> dict[str, Any]:
+    """Saves, then fits the probes and draws the pictures of a finished run."""
+    self.save()
+    self.progress.close()
+    result = self.row | {
+      "step": self.step,
+      "minutes": self.stop.minutes,
+      "exit_code": self.stop.exit_code,
+    }
+    if self.stop.exit_code:
+      self._say(f"stopped by {self.stop.reason}; the same command goes on")
+      return result
+    if self.probed:
+      result["probes"] = summary.final_probes(
+        self.features(self.state),
+        self.features(self._first_state()),
+        [images for images, _ in self.probed],
+      )
+      atomic_write_json(self.folder.scores, result["probes"])
+    return result
+
+  def _first_state(self):
+    return replicate(
+      self.mesh, first_state(self.config, self.parts, self.dataset)
+    )
+
+  def _restore(self) -> None:
+    restored = self.checkpoints.restore(self.state)
+    if restored is None:
+      return
+    _, self.state, extra = restored
+    self.step, self.minutes = extra["step"], extra["minutes"]
+    self.cpu_minutes, self.window = extra["cpu_minutes"], extra["window"]
+    self.row, self.watch.collapsed = extra["row"], extra["collapsed"]
+    self.last_saved = self.step
+    self._say(f"going on from step {self.step}")
+
+  def _close_window(self) -> None:
+    rows = jax.device_get(self.window)
+    self.row = {
+      name: float(np.mean([float(row[name]) for row in rows]))
+      for name in rows[0]
+    }
+    self.window = []
+    check_skipped(int(self.state.skipped), self.step, "the images")
+    self.watch.look(self.row, self.step)
+
+  def _log(self) -> None:
+    row = {
+      "step": self.step,
+      "epoch": self.step / self.parts.steps_per_epoch,
+      "minutes": self.stop.minutes,
+      "cpu_minutes": self._cpu_minutes(),
+    } | self.row
+    self.metrics.write(row)
+    if self.callback is not None:
+      self.callback(row)
+    self.row = row
+    self.progress.update(self.step, summary.describe_row(row))
+
+  def _cpu_minutes(self) -> float:
+    return self.cpu_minutes + (time.process_time() - self.cpu_start) / 60
+
+  def _say(self, text: str) -> None:
+    if not self.quiet:
+      print(text, file=sys.stderr)
+
+
+@exit_on_user_error()
+def run(argv: list[str] | None = None) -> None:
+  """Runs the command `python -m jlejepa.train`."""
+  if argv is None:
+    restart_with_tuned_allocator()
+  flags = parse_flags(
+    argv,
+    default_spec="lejepa.py:digits",
+    default_workdir="",
+    prog="jlejepa-train",
+  )
+  workdir = flags.workdir or f"runs/{Path(flags.config.data.source).stem}"
+  result = fit(flags.config, workdir, force=flags.force)
+  print(summary.describe_result(result))
+  raise SystemExit(result["exit_code"])
+
+
+if __name__ == "__main__":
+  run()

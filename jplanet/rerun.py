@@ -1,0 +1,78 @@
+"""Makes the update again that ended a run by gradients that were not finite.
+
+    python -m jplanet.rerun --workdir=runs/cheetah
+
+The run has kept its inputs. Under `jax_debug_nans` JAX stops at the first
+operation that gives nan, and its traceback leads to it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jlejepa.runtime.errors import exit_on_user_error
+from jlejepa.runtime.flags import parse_options
+from jlejepa.runtime.nonfinite import load_bad_update
+from jlejepa.runtime.run_folder import read_config, resolve
+from jplanet.check import check_config
+from jplanet.learner import init_state, make_train_step
+from jplanet.setup import build
+from jplanet.setup_envs import EnvFactory, EnvMaker
+from jplanet.types import Batch
+
+
+def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, Any]:
+  """Makes a run's bad update again.
+
+  Args:
+    workdir: the run folder.
+    env: as for `jplanet.fit`, for a run on an environment of your own.
+
+  Returns:
+    The metrics of the update, where it is finite after all.
+
+  Raises:
+    FloatingPointError: at the operation that gives nan.
+    UserError: there is no bad update in the folder.
+  """
+  path = resolve(workdir)
+  config = read_config(path)
+  check_config(config)
+  dim = EnvFactory(config, env).action_dim
+  parts = build(config, dim)
+  ema = config.optimizer.ema
+  template = jax.eval_shape(
+    lambda: {
+      "state": init_state(
+        jax.random.key(0), parts.model, parts.optimizer, ema=ema
+      ),
+      "key": jax.random.key(0),
+    }
+  )
+  sizes, size = (config.train.batch, config.train.chunk), config.env.size
+  template["batch"] = Batch(
+    image=np.zeros((*sizes, size, size, 3), np.uint8),
+    action=np.zeros((*sizes, dim), np.float32),
+    reward=np.zeros(sizes, np.float32),
+  )
+  inputs = load_bad_update(path, template)
+  step = jax.jit(make_train_step(parts.model, parts.optimizer, ema=ema))
+  with jax.debug_nans(True):
+    _, metrics = step(**jax.tree.map(jnp.asarray, inputs))
+  return {name: float(value) for name, value in metrics.items()}
+
+
+@exit_on_user_error()
+def run(argv: Sequence[str] | None = None) -> None:
+  """Runs the command `python -m jplanet.rerun`."""
+  options = parse_options(argv, options={"workdir": str}, prog="jplanet-rerun")
+  metrics = rerun(options.workdir)
+  words = [f"{name} {value:.4g}" for name, value in metrics.items()]
+  print(f"the update is finite: {', '.join(words)}")
+
+
+if __name__ == "__main__":
+  run()
