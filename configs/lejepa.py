@@ -62,7 +62,7 @@ def base() -> ConfigDict:
         global_spec=global_spec._asdict(),
         local_spec=local_spec._asdict(),
       ),
-      encoder=dict(name="vit_small", **default_options()),
+      encoder=dict(name="vit", **default_options()),
       projector=dict(layers=3, hidden=2048, out=64),
       predictor=dict(layers=0, hidden=2048),  # 0: none, as in the paper
       loss=dict(
@@ -131,7 +131,9 @@ def _cifar10_cpu(config: ConfigDict) -> None:
   config.data.update(source="cifar10", size=0)
   _views(config, small_specs(), 2, 2)
   config.encoder.name = "compact"
-  config.encoder.compact.update(out=512, dot="bfloat16")
+  config.encoder.compact.update(
+    widths=(32, 64, 192), out=512, dot="bfloat16"
+  )
   config.projector.update(layers=3, hidden=512, out=32)
   config.loss.update(lam=0.05, num_slices=256)
   config.optimizer.update(
@@ -141,23 +143,25 @@ def _cifar10_cpu(config: ConfigDict) -> None:
     clip_norm=5.0,
     b2=0.98,
   )
-  config.train.update(batch=256, epochs=60)
-  config.evaluate.update(every=6, test_images=2_000)
+  config.train.update(batch=256, epochs=45)
+  config.evaluate.every = 9
   config.runtime.checkpoint_every = 200
 
 
 def _cifar10(config: ConfigDict) -> None:
   config.data.update(source="cifar10", size=0)
   _views(config, small_specs(), 2, 6)
-  config.encoder.name = "resnet18"
-  config.encoder.resnet18.update(stem="small", dtype="bfloat16")
+  config.encoder.name = "resnet"
+  config.encoder.resnet.update(depth=18, stem="small", dtype="bfloat16")
   config.optimizer.update(learning_rate=2e-3, weight_decay=5e-4)
   config.train.update(batch=512, epochs=200)
 
 
 def _vit(config: ConfigDict) -> None:
-  config.encoder.name = "vit_small"
-  config.encoder.vit_small.update(patch=16, dtype="bfloat16", drop_path=0.1)
+  config.encoder.name = "vit"
+  config.encoder.vit.update(
+    size="small", patch=16, dtype="bfloat16", drop_path=0.1
+  )
 
 
 def _debug(config: ConfigDict) -> None:

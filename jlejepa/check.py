@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from jlejepa import univariate
 from jlejepa.encoders import ENCODERS, default_options
-from jlejepa.runtime.config import validate
+from jlejepa.runtime.config import flatten, validate
 from jlejepa.runtime.errors import (
   UserError,
   finite_nonnegative,
@@ -102,6 +102,14 @@ def check_config(config: ConfigDict) -> None:
     UserError: one line naming the first thing that is wrong.
   """
   validate(config, SCHEMA)
+  for key, value in flatten(config).items():
+    # Counters and seeds are 32 bits wide.
+    require(
+      key == "data.max_bytes"
+      or not isinstance(value, int)
+      or abs(value) < 2**31,
+      f"config.{key} must be below {2**31}, got {value}",
+    )
   require(
     config.projector.layers or not config.predictor.layers,
     "config.predictor.layers needs a projector: set config.projector.layers",

@@ -29,11 +29,15 @@ from jlejepa.probes import quick_probe
 from jlejepa.runtime.allocator import restart_with_tuned_allocator
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.errors import exit_on_user_error, require
-from jlejepa.runtime.files import atomic_write_json
+from jlejepa.runtime.files import atomic_write_json, explain_disk_errors
 from jlejepa.runtime.flags import parse_flags
 from jlejepa.runtime.mesh import data_mesh, replicate, shard_batch
-from jlejepa.runtime.metrics import MetricsWriter
-from jlejepa.runtime.nonfinite import check_skipped
+from jlejepa.runtime.metrics import MetricsWriter, read_metrics
+from jlejepa.runtime.nonfinite import (
+  MAX_SKIPPED,
+  check_skipped,
+  save_bad_update,
+)
 from jlejepa.runtime.progress import Progress
 from jlejepa.runtime.run_folder import RunFolder
 from jlejepa.runtime.stop import StopSignal
@@ -84,7 +88,7 @@ def fit(
   if dataset is None:
     dataset, test = load_splits(config)
   parts = build(config, dataset, encoder=encoder, views=views, clean=clean)
-  with ExitStack() as stack:
+  with explain_disk_errors(workdir), ExitStack() as stack:
     folder = stack.enter_context(RunFolder.open(workdir, config, force=force))
     trainer = Trainer(
       config, folder, parts, dataset, test, quiet, callback, stack
@@ -147,7 +151,7 @@ class Trainer:
     # resumed run writes the rows that an uninterrupted one writes.
     self.window: list[dict[str, float]] = []
     self.step, self.minutes, self.cpu_minutes = 0, 0.0, 0.0
-    self.last_saved, self.row = -1, {}
+    self.last_saved, self.row, self.batch = -1, {}, None
     self.watch = CollapseWatch(parts.options.lam, self._say)
     self.cpu_start = time.process_time()
     self.state = self._first_state()
@@ -178,8 +182,8 @@ class Trainer:
       start_step=self.step,
     )
     for step, images, labels in batches:
-      batch = shard_batch(self.mesh, (images, labels))
-      self.state, metrics = self.step_fn(self.state, *batch, self.key)
+      self.batch = shard_batch(self.mesh, (images, labels))
+      self.state, metrics = self.step_fn(self.state, *self.batch, self.key)
       self.step = step + 1
       # Waits for the step before this one: the device never idles, and the
       # host never queues work past a stop.
@@ -260,7 +264,20 @@ class Trainer:
         [images for images, _ in self.probed],
       )
       atomic_write_json(self.folder.scores, result["probes"])
+    result["pictures"] = self._pictures()
+    result["exit_code"] = self.stop.exit_code
     return result
+
+  def _pictures(self) -> dict[str, str]:
+    # Imported late: a run without the `video` extra trains all the same.
+    from jlejepa import pictures
+
+    return summary.draw(
+      "training",
+      pictures.training_curves,
+      self.folder.plots / "training.png",
+      read_metrics(self.folder.path),
+    )
 
   def _first_state(self):
     return replicate(
@@ -285,8 +302,23 @@ class Trainer:
       for name in rows[0]
     }
     self.window = []
-    check_skipped(int(self.state.skipped), self.step, "the images")
+    self._check_gradients()
     self.watch.look(self.row, self.step)
+
+  def _check_gradients(self) -> None:
+    skipped = int(self.state.skipped)
+    if skipped >= MAX_SKIPPED:
+      # The step's own arguments: it derives its keys from the counter.
+      images, labels = self.batch
+      inputs = {
+        "state": self.state.replace(step=self.state.step - 1),
+        "images": images,
+        "labels": labels,
+        "key": self.key,
+      }
+      path = save_bad_update(self.folder.path, self.step - 1, inputs)
+      self._say(f"update {self.step - 1} is kept in {path}")
+    check_skipped(skipped, self.step, "the images")
 
   def _log(self) -> None:
     row = {

@@ -58,6 +58,9 @@ def bind_planner(config: Mapping, action_dim: int) -> BoundPlanner:
   """
   name, horizon = config["name"], config["horizon"]
   constants = dict(config[name])
+  if constants["elites"] < 1:
+    # Before it becomes the size of an array.
+    raise ValueError(f"elites must be at least 1, got {constants['elites']}")
   empty = planners.empty_plan(horizon, action_dim, constants["elites"])
   bound = functools.partial(
     PLANNERS[name], horizon=horizon, action_dim=action_dim, **constants

@@ -21,6 +21,20 @@ def code_cells(path):
   return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
+def test_the_notebooks_are_found():
+  # A glob that finds nothing would pass every test below.
+  names = {path.stem for path in NOTEBOOKS}
+  assert names >= {"lejepa_colab", "planet_colab", "sigreg_from_scratch"}
+
+
+@each_notebook
+def test_a_notebook_is_valid(path):
+  nbformat = pytest.importorskip("nbformat")
+  notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+  assert notebook.nbformat == 4
+  nbformat.validate(notebook)
+
+
 @each_notebook
 def test_a_notebook_is_stored_without_results(path):
   for cell in code_cells(path):

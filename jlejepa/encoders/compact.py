@@ -102,6 +102,7 @@ def make_compact(
       raise ValueError(f"blocks must be integers of at least 0, got {count}")
   check_positive(out=out)
   check_choice("stem_stride", stem_stride, (1, 2))
+  check_choice("out_activation", out_activation, (True, False))
   check_precision(dot=dot, form=form)
   module = Compact(
     tuple(widths), tuple(blocks), out, stem_stride, out_activation, dot, form

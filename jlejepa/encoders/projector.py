@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jlejepa.dots import DOTS
 from jlejepa.encoders.layers import batch_norm, from_module
+from jlejepa.encoders.options import check_precision
 from jlejepa.encoders.types import Array, Projector
 
 
@@ -49,8 +50,7 @@ def make_projector(
       "a projector needs layers >= 0, hidden >= 1 and out >= 1, got"
       f" layers={layers}, hidden={hidden}, out={out}"
     )
-  if dot not in DOTS:
-    raise ValueError(f"dot must be one of {', '.join(DOTS)}, got {dot!r}")
+  check_precision(dot=dot)
   if layers == 0:
     return Projector(
       lambda key, x: {"params": {}, "batch_stats": {}},

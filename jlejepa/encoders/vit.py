@@ -84,7 +84,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-  """The attributes are the options of `make_vit`; `grid` is `image // patch`."""
+  """The attributes are the options of `make_vit`; `grid` is that of `image`."""
 
   size: Size
   patch: int
@@ -213,6 +213,8 @@ def make_vit(
     )
   check_choice("pool", pool, ("cls", "mean"))
   check_drop_path(drop_path)
+  if not layer_scale >= 0:
+    raise ValueError(f"layer_scale must be at least 0, got {layer_scale}")
   check_precision(dot=dot, dtype=dtype)
   if image % patch:
     raise ValueError(

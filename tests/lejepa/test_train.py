@@ -229,6 +229,9 @@ def test_bad_gradients_end_a_run_with_the_weights_before(tmp_path, encoder):
       views=views,
       quiet=True,
     )
+  # The inputs of the last update, to make it again in a debugger.
+  (kept,) = (tmp_path / "debug").iterdir()
+  assert kept.name == "11"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import colorsys
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -145,17 +146,27 @@ def test_amounts_are_uniform(name, strength, image, amount, low, high):
 
 
 def test_the_four_adjustments_come_in_random_order(monkeypatch):
+  # Each appends its digit to the first channel, and the first of them leaves
+  # its amount in the second.
+  def writer(digit):
+    return lambda planes, amount: (
+      10 * planes[0] + digit,
+      planes[1] + (amount if digit == 1 else 0.0),
+      planes[2],
+    )
+
   names = ("brightness", "contrast", "saturation", "hue")
   for digit, name in enumerate(names, start=1):
-    write = lambda planes, amount, d=digit: tuple(10 * x + d for x in planes)
-    monkeypatch.setattr(colour, f"adjust_{name}", write)
-  written = jitter(4800, np.zeros((1, 1, 3), np.float32), **dict.fromkeys(
-    names, 0.3
-  ))  # fmt: skip
-  orders, counts = np.unique(written[:, 0, 0, 0], return_counts=True)
-  every = {int("".join(p)) for p in itertools.permutations("1234")}
-  assert set(orders.astype(int)) == every
+    monkeypatch.setattr(colour, f"adjust_{name}", writer(digit))
+  black = np.zeros((1, 1, 3), np.float32)
+  written = jitter(4800, black, **dict.fromkeys(names, 0.3))[:, 0, 0]
+  orders, counts = np.unique(written[:, 0].astype(int), return_counts=True)
+  assert set(orders) == {
+    int("".join(p)) for p in itertools.permutations("1234")
+  }
   assert stats.chisquare(counts).pvalue > 1e-3
+  slots = [str(int(order)).index("1") for order in written[:, 0]]
+  assert abs(np.corrcoef(slots, written[:, 1])[0, 1]) < 4 / math.sqrt(4800)
 
 
 def test_amounts_do_not_depend_on_one_another():

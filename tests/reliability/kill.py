@@ -175,7 +175,7 @@ def children_of(pid: int) -> list[int]:
     return []
 
 
-def await_end(pids: list[int], seconds: float = 30) -> None:
+def await_end(pids: list[int], seconds: float = PATIENCE) -> None:
   """Waits until processes have ended by themselves."""
   deadline = time.monotonic() + seconds
   while running := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:

@@ -4,6 +4,10 @@ import random
 
 import pytest
 
+from jlejepa.runtime.config import load_config
+from jlejepa.runtime.errors import UserError
+from jplanet.check import check_config
+
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
@@ -18,3 +22,21 @@ def test_damage_is_refused_or_changes_nothing(tool, kind, count, tmp_path):
 def test_overrides_are_refused_or_read_as_python_reads_them(tool):
   results = tool("fuzz").fuzz_overrides(200, random.Random(0))
   assert results["refused"] > 50 and results["accepted"] > 5
+
+
+@pytest.mark.parametrize(
+  "override",
+  [
+    # XLA ended the process, or raised an error of its own.
+    "planner.horizon=6925830576433062339",
+    "planner.cem.elites=-1",
+    "planner.cem.elites=0",
+    "seed=99999999999999999999",
+    # A line break in the message.
+    "a\nb=1",
+  ],
+)
+def test_what_fuzzing_has_found_is_one_line(override):
+  with pytest.raises(UserError) as error:
+    check_config(load_config("planet.py:cpu", [override]))
+  assert "\n" not in str(error.value)
