@@ -162,7 +162,7 @@ def test_wrong_options_are_refused_in_one_line(name, options, message):
   "name, options, side, message",
   [
     ("vit", dict(patch=16), 100, "100 pixels .* patches of 16.* 96 or 112"),
-    ("vit", dict(patch=16), 8, "8 pixels .* patches of 16.* 16 or 32"),
+    ("vit", dict(patch=16), 8, "8 pixels .* patches of 16.* give images of 16"),
     ("convnext", {}, 30, "30 pixels .* patches of 4"),
     ("convnext", {}, 16, "16 pixels .* at least 32"),
     ("compact", dict(widths=(8,) * 4, blocks=(0,) * 4), 8, "1x1 map is too"),

@@ -376,7 +376,9 @@ def test_the_pendulum_is_learned():
     [
       "model.belief=64", "model.hidden=64", "model.state=16",
       "planner.horizon=15", "train.chunk=24", "train.updates_per_collect=100",
-      "evaluate.every=0", "evaluate.episodes=8",
+      "evaluate.every=0", "evaluate.episodes=8", "planner.name=cem",
+      "planner.cem.candidates=100", "planner.cem.elites=10",
+      "planner.cem.iterations=3", "planner.cem.include_mean=true",
     ],
   )  # fmt: skip
   _, history = fit_on_device(

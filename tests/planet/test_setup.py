@@ -71,6 +71,9 @@ def test_counters_count_decisions_and_control_steps():
     updates=0,
     evaluations=0,
     minutes=0.0,
+    diverged=0,
+    physics_errors=0,
+    worker_restarts=0,
   )
 
 

@@ -29,8 +29,8 @@ def test_overrides_are_refused_or_read_as_python_reads_them(tool):
   [
     # XLA ended the process, or raised an error of its own.
     "planner.horizon=6925830576433062339",
-    "planner.cem.elites=-1",
-    "planner.cem.elites=0",
+    "planner.icem.elites=-1",
+    "planner.icem.elites=0",
     "seed=99999999999999999999",
     # A line break in the message.
     "a\nb=1",
