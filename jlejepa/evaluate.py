@@ -21,16 +21,15 @@ from jlejepa.data import Dataset
 from jlejepa.encoders import Encoder
 from jlejepa.features import extract_all, make_extract
 from jlejepa.learner import TrainState
-from jlejepa.model import network_variables
 from jlejepa.objective import effective_rank
 from jlejepa.probes import (
   PROBES,
   format_table,
-  neighbours,
   probe_table,
   rank_me,
 )
 from jlejepa.probes.kmeans_features import patch_features
+from jlejepa.report import write_pictures
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.errors import (
   UserError,
@@ -41,19 +40,16 @@ from jlejepa.runtime.errors import (
 )
 from jlejepa.runtime.files import atomic_write_json
 from jlejepa.runtime.flags import parse_options
-from jlejepa.runtime.metrics import read_metrics
 from jlejepa.runtime.run_folder import (
   RunFolder,
   hold_folder,
   read_config,
   resolve,
 )
-from jlejepa.setup import Parts, build, first_state
+from jlejepa.setup import build, first_state
 from jlejepa.train import load_splits
 
-QUERIES = 6
-NEIGHBOURS = 8
-SHOWN = 16
+ASKED = 16
 
 
 def evaluate(
@@ -144,7 +140,7 @@ def evaluate(
       atomic_write_json(folder.scores, result["probes"])
     result["pictures"] = {}
     if pictures:
-      result["pictures"] = _pictures(
+      result["pictures"] = write_pictures(
         folder, parts, state, trained, images, labels, dataset.class_names
       )
   if not quiet:
@@ -162,7 +158,7 @@ def _samples(
   if dataset.labels is None or test is None or test.labels is None:
     count = min(limits[0], len(dataset.images))
     index = np.linspace(0, len(dataset.images) - 1, count).astype(int)
-    asked = min(SHOWN, count // 2)
+    asked = min(ASKED, count // 2)
     parts = index[: count - asked], index[count - asked :]
     return [summary.Selected(dataset.images, part) for part in parts], None
   found = [
@@ -219,80 +215,6 @@ def _patch_features(images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     return patch_features(train, test, size=size)
   except ValueError as error:
     raise UserError(f"--kmeans: {error}") from error
-
-
-def _pictures(
-  folder: RunFolder,
-  parts: Parts,
-  state: TrainState,
-  features: Sequence[Mapping[str, np.ndarray]],
-  images: Sequence[Any],
-  labels: Sequence[np.ndarray] | None,
-  names: Sequence[str] | None,
-) -> dict[str, str]:
-  """Draws what can be drawn, and gives the paths by what they show."""
-  # Imported late, as matplotlib is.
-  from jlejepa import pictures
-
-  train, test = features
-  made = {}
-
-  def draw(name: str, function: Callable, file: str, *args) -> None:
-    made.update(summary.draw(name, function, folder.plots / file, *args))
-
-  rows = read_metrics(folder.path)
-  if rows:
-    draw("training", pictures.training_curves, "training.png", rows)
-  draw(
-    "projections",
-    pictures.projection_histograms,
-    "projections.png",
-    train["projection"],
-  )
-  chosen = np.arange(min(SHOWN, len(images[1])))
-  shown = images[1][chosen]
-  if shown.ndim != 4 or shown.dtype != np.uint8:
-    return made
-  draw(
-    "tokens",
-    pictures.token_colours,
-    "tokens.png",
-    shown,
-    _tokens(parts, state, shown),
-  )
-  chosen = chosen[:QUERIES]
-  found, _ = neighbours(
-    test["embedding"][chosen],
-    train["embedding"],
-    min(NEIGHBOURS, len(train["embedding"])),
-  )
-  classes = ()
-  if labels is not None:
-    name = lambda label: names[label] if names else int(label)
-    classes = (
-      [name(label) for label in labels[1][chosen]],
-      [[name(label) for label in row] for row in labels[0][found]],
-    )
-  draw(
-    "neighbours",
-    pictures.neighbour_rows,
-    "neighbours.png",
-    shown[: len(chosen)],
-    images[0][found],
-    *classes,
-  )
-  return made
-
-
-def _tokens(parts: Parts, state: TrainState, images: np.ndarray) -> np.ndarray:
-  """Gives the tokens `[N, h, w, D]` of a few images."""
-
-  def apply(params, batch_stats, images):
-    variables = network_variables(params, batch_stats, "encoder")
-    x = jax.vmap(parts.clean_view)(images)
-    return parts.model.encoder.apply(variables, x)[0].tokens
-
-  return np.asarray(jax.jit(apply)(state.params, state.batch_stats, images))
 
 
 def describe(result: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ class Run(NamedTuple):
 
   Attributes:
     name: of its folder.
+    source: what it learnt from, `config.data.source`.
     lam: the trade-off that its loss was computed with, above 0.
     loss: over the last tenth of its rows, and so are the two below.
     prediction: the prediction term.
@@ -43,6 +44,7 @@ class Run(NamedTuple):
   """
 
   name: str
+  source: str
   lam: float
   loss: float
   prediction: float
@@ -155,6 +157,7 @@ def read_run(workdir: str | os.PathLike, probe: str = "linear") -> Run:
   require(rows, f"{path} has no metrics: it stopped before its first row")
   rows = rows[len(rows) - max(1, round(_LAST * len(rows))) :]
   try:
+    supervised, source = config.train.supervised, str(config.data.source)
     lam = _lambda(config)
     terms = [
       float(np.mean([row[name] for row in rows]))
@@ -164,11 +167,12 @@ def read_run(workdir: str | os.PathLike, probe: str = "linear") -> Run:
     raise UserError(
       f"{path} is damaged or no run of jlejepa.train: {error}"
     ) from error
+  require(not supervised, f"{path} has learnt from labels, not from the loss")
   require(lam > 0, f"{path} has lambda 0: loss / lambda^alpha does not exist")
   require(
     np.isfinite(terms).all(), f"{path} ended with a loss that is not finite"
   )
-  return Run(path.name, lam, *terms, accuracy)
+  return Run(path.name, source, lam, *terms, accuracy)
 
 
 def _lambda(config: ConfigDict) -> float:
@@ -217,93 +221,6 @@ def read_runs(
   return runs, left_out
 
 
-def selection_figure(
-  path: str | os.PathLike, runs: Sequence[Run], selection: Selection
-) -> Path:
-  """Draws `C(alpha)`, the scaled loss against accuracy, and the two terms.
-
-  Args:
-    path: of the image; its suffix gives the format.
-    runs: `R` of them.
-    selection: of these runs.
-  """
-  from matplotlib.colors import LogNorm, Normalize
-  from matplotlib.figure import Figure
-
-  best = selection.best
-  alpha, top = selection.alphas[best], selection.correlation[best]
-  lams, accuracies = (
-    np.array([getattr(run, name) for run in runs])
-    for name in ("lam", "accuracy")
-  )
-  losses = np.array([run.loss for run in runs])
-  figure = Figure(figsize=(13, 3.9), dpi=150, layout="constrained")
-  curve, scatter, plane = figure.subplots(1, 3)
-  curve.plot(selection.alphas, selection.correlation, color="#0072B2")
-  curve.fill_between(
-    selection.alphas,
-    selection.low,
-    selection.high,
-    color="#0072B2",
-    alpha=0.15,
-    linewidth=0,
-  )
-  curve.plot([alpha], [top], "o", color="#D55E00")
-  curve.set_xlabel("alpha")
-  curve.set_ylabel("C(alpha)")
-  curve.set_title(
-    f"Rank correlation over {len(runs)} runs\nbest: C({alpha:g}) = {top:.2f};"
-    " band: 95% bootstrap",
-    fontsize=10,
-    loc="left",
-  )
-  norm = LogNorm() if lams.min() < lams.max() else Normalize()
-  points = scatter.scatter(
-    losses / lams**alpha,
-    100 * accuracies,
-    c=lams,
-    norm=norm,
-    cmap="viridis",
-    edgecolors="black",
-    linewidths=0.4,
-  )
-  scatter.set_xlabel(f"training loss / lambda^{alpha:g}")
-  scatter.set_ylabel("accuracy of the probe (%)")
-  scatter.set_title("One point a run", fontsize=10, loc="left")
-  values = np.unique(lams)
-  bar = figure.colorbar(points, ax=scatter, label="lambda")
-  if len(values) <= 12:
-    bar.set_ticks(values, labels=[f"{value:g}" for value in values])
-    bar.minorticks_off()
-  points = plane.scatter(
-    [run.sigreg for run in runs],
-    [run.prediction for run in runs],
-    c=100 * accuracies,
-    cmap="viridis",
-    edgecolors="black",
-    linewidths=0.4,
-  )
-  plane.set_xlabel("SIGReg")
-  plane.set_ylabel("prediction loss")
-  plane.set_title("The two terms of the loss", fontsize=10, loc="left")
-  figure.colorbar(points, ax=plane, label="accuracy (%)")
-  for axis, name, values in (
-    (scatter, "x", losses / lams**alpha),
-    (plane, "x", [run.sigreg for run in runs]),
-    (plane, "y", [run.prediction for run in runs]),
-  ):
-    # A logarithmic axis of less than a decade has hardly a label.
-    if 0 < 10 * min(values) < max(values):
-      axis.set(**{f"{name}scale": "log"})
-  for axis in (curve, scatter, plane):
-    axis.grid(alpha=0.2, linewidth=0.6)
-    axis.spines[["top", "right"]].set_visible(False)
-  path = Path(path).expanduser()
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path)
-  return path
-
-
 def describe(
   runs: Sequence[Run], left_out: Sequence[str], selection: Selection
 ) -> str:
@@ -317,7 +234,9 @@ def describe(
     f"  {100 * run.accuracy:11.1f}"
     for run in order
   ]
-  for i in dict.fromkeys([0, selection.best]):
+  # With one lambda alpha does nothing.
+  several = len({run.lam for run in runs}) > 1
+  for i in dict.fromkeys([0, selection.best] if several else [0]):
     lines.append(
       f"C({selection.alphas[i]:g}) = {selection.correlation[i]:.2f}"
       f" (95% interval {selection.low[i]:.2f} to {selection.high[i]:.2f})"
@@ -344,6 +263,12 @@ def run(argv: Sequence[str] | None = None) -> None:
     f"{len(runs)} of {len(options.runs)} folders hold a finished run, three"
     f" are needed{'; ' if left_out else ''}{'; '.join(left_out[:2])}",
   )
+  sources = sorted({found.source for found in runs})
+  require(
+    len(sources) == 1,
+    f"the runs have learnt from {', '.join(sources)}: compare runs of one data"
+    " set",
+  )
   try:
     selection = loss_correlation(
       *(
@@ -353,6 +278,9 @@ def run(argv: Sequence[str] | None = None) -> None:
   except ValueError as error:
     raise UserError(str(error)) from error
   print(describe(runs, left_out, selection))
+  # Imported late: the picture needs this module.
+  from jlejepa.selection_picture import selection_figure
+
   try:
     print(selection_figure(options.out, runs, selection))
   except ImportError as error:

@@ -87,11 +87,25 @@ def test_bad_sweeps_are_refused(arguments, message):
     loss_correlation(*arguments)
 
 
-def _folder(path, *, lam=0.05, loss=1.0, accuracy=0.5, rows=20, **more):
+def _folder(
+  path,
+  *,
+  lam=0.05,
+  loss=1.0,
+  accuracy=0.5,
+  rows=20,
+  supervised=False,
+  source="digits",
+  **more,
+):
   """Writes what a finished run leaves; its loss falls to `loss` at the end."""
   path.mkdir(parents=True)
   section = {"lam": lam, "lam_batch": 0} | more
-  config = {"loss": section, "train": {"batch": 64}}
+  config = {
+    "loss": section,
+    "train": {"batch": 64, "supervised": supervised},
+    "data": {"source": source},
+  }
   (path / "config.json").write_text(json.dumps(config))
   values = np.linspace(loss + 5, loss + 1, rows)
   # The last two of twenty are the last tenth.
@@ -168,6 +182,30 @@ def test_damaged_and_unfinished_folders_are_named_and_left_out(
 def test_lambda_zero_has_no_place_in_the_sweep(tmp_path):
   with pytest.raises(UserError, match="has lambda 0"):
     read_run(_folder(tmp_path / "a", lam=0.0))
+
+
+def test_a_supervised_run_has_no_place_in_the_sweep(tmp_path):
+  with pytest.raises(UserError, match="has learnt from labels"):
+    read_run(_folder(tmp_path / "a", supervised=True))
+
+
+def test_runs_on_other_data_are_not_compared(sweep, tmp_path, capsys):
+  other = _folder(tmp_path / "other", source="cifar10")
+  with pytest.raises(SystemExit):
+    selection.run([*sweep, str(other)])
+  error = capsys.readouterr().err
+  assert "the runs have learnt from cifar10, digits" in error
+
+
+def test_with_one_lambda_alpha_is_not_spoken_of(tmp_path, capsys):
+  pytest.importorskip("matplotlib")
+  runs = [
+    str(_folder(tmp_path / f"r{i}", loss=2.0 + i, accuracy=0.9 - i / 10))
+    for i in range(4)
+  ]
+  selection.run([*runs, f"--out={tmp_path / 's.png'}"])
+  text = capsys.readouterr().out
+  assert "C(0) = 1.00" in text and text.count("C(") == 1
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ class Killer:
     self.case, self.folder = case, folder
     self.random = random.Random(seed)
     self.kills, self.runs = [], 0
+    folder.mkdir(parents=True, exist_ok=True)
     # Every life would else compile the same programs anew.
     self.environment = {
       **os.environ,
