@@ -1,0 +1,1 @@
+"""Speed of the hot loops beside the peers'; `benchmarks/README.md` says how."""
