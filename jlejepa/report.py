@@ -5,18 +5,53 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from jlejepa import summary
+from jlejepa.data import Dataset
 from jlejepa.learner import TrainState
 from jlejepa.model import network_variables
 from jlejepa.probes import neighbours
+from jlejepa.runtime.drawing import draw
 from jlejepa.runtime.metrics import read_metrics
 from jlejepa.runtime.run_folder import RunFolder
-from jlejepa.setup import Parts
+from jlejepa.setup import Parts, view_specs
+from jlejepa.views import contact_sheet
 
+SHEET = 8
 SHOWN = 16
 QUERIES = 6
 NEIGHBOURS = 8
+
+
+def write_views(
+  folder: RunFolder, config: ConfigDict, parts: Parts, dataset: Dataset
+) -> dict[str, str]:
+  """Draws a few training images and their views into the `plots/` of a run.
+
+  Args:
+    folder: of the run.
+    config: the run's.
+    parts: built from it, with the views of the configuration.
+    dataset: of images.
+
+  Returns:
+    `{"views": path}`, or nothing where no picture can be drawn.
+  """
+
+  def save(path):
+    # Imported late: a run without the extras trains all the same.
+    from PIL import Image
+
+    count = len(dataset.images)
+    chosen = np.linspace(0, count - 1, min(SHEET, count)).astype(int)
+    images = np.asarray(dataset.images[chosen])
+    keys = jax.random.split(jax.random.key(config.seed), len(images))
+    views = jax.jit(jax.vmap(parts.make_views))(keys, images)
+    sheet = contact_sheet(images, views, *view_specs(config))
+    Image.fromarray(sheet).save(path)
+    return path
+
+  return draw("views", save, folder.plots / "views.png")
 
 
 def write_pictures(
@@ -51,13 +86,13 @@ def write_pictures(
   train, test = features
   made = {}
 
-  def draw(name: str, function: Callable, file: str, *args) -> None:
-    made.update(summary.draw(name, function, folder.plots / file, *args))
+  def add(name: str, function: Callable, file: str, *args) -> None:
+    made.update(draw(name, function, folder.plots / file, *args))
 
   rows = read_metrics(folder.path)
   if rows:
-    draw("training", pictures.training_curves, "training.png", rows)
-  draw(
+    add("training", pictures.training_curves, "training.png", rows)
+  add(
     "projections",
     pictures.projection_histograms,
     "projections.png",
@@ -67,7 +102,7 @@ def write_pictures(
   shown = images[1][chosen]
   if shown.ndim != 4 or shown.dtype != np.uint8:
     return made
-  draw(
+  add(
     "tokens",
     pictures.token_colours,
     "tokens.png",
@@ -87,7 +122,7 @@ def write_pictures(
       [name(label) for label in labels[1][chosen]],
       [[name(label) for label in row] for row in labels[0][found]],
     )
-  draw(
+  add(
     "neighbours",
     pictures.neighbour_rows,
     "neighbours.png",

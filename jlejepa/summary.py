@@ -1,8 +1,6 @@
-"""What a run of LeJEPA shows a person: probes, pictures, and a few words."""
+"""What a run of LeJEPA shows a person: probes and a few words."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,21 +81,6 @@ def final_probes(
   return probe_table(
     feature_sets(trained, untrained, images), labels, shots=SHOTS
   )
-
-
-def draw(name: str, function: Callable, path: Path, *args, **kwargs) -> dict:
-  """Draws one picture, or says on stderr why it cannot be drawn.
-
-  Returns:
-    `{name: path}`, or nothing: a run's numbers are safe without its pictures.
-  """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  try:
-    function(path, *args, **kwargs)
-  except (ImportError, RuntimeError, OSError) as error:
-    print(f"no {name}: {error}", file=sys.stderr)
-    return {}
-  return {name: str(path)}
 
 
 def describe_row(row: Mapping[str, float]) -> str:

@@ -26,8 +26,10 @@ from jlejepa.encoders import Encoder
 from jlejepa.features import extract_all, make_extract
 from jlejepa.learner import TrainState, make_train_step
 from jlejepa.probes import quick_probe
+from jlejepa.report import write_views
 from jlejepa.runtime.allocator import restart_with_tuned_allocator
 from jlejepa.runtime.checkpoint import Checkpoints
+from jlejepa.runtime.drawing import draw
 from jlejepa.runtime.errors import exit_on_user_error, require
 from jlejepa.runtime.files import atomic_write_json, explain_disk_errors
 from jlejepa.runtime.flags import parse_flags
@@ -93,6 +95,9 @@ def fit(
     trainer = Trainer(
       config, folder, parts, dataset, test, quiet, callback, stack
     )
+    if views is None and trainer.step == 0:
+      for path in write_views(folder, config, parts, dataset).values():
+        trainer.say(f"images and their views: {path}")
     trainer.run()
     return trainer.finish()
 
@@ -152,7 +157,7 @@ class Trainer:
     self.window: list[dict[str, float]] = []
     self.step, self.minutes, self.cpu_minutes = 0, 0.0, 0.0
     self.last_saved, self.row, self.batch = -1, {}, None
-    self.watch = CollapseWatch(parts.options.lam, self._say)
+    self.watch = CollapseWatch(parts.options.lam, self.say)
     self.cpu_start = time.process_time()
     self.state = self._first_state()
     self._restore()
@@ -169,7 +174,7 @@ class Trainer:
       elapsed_minutes=self.minutes,
       quiet=quiet,
     )
-    self._say(describe(dataset))
+    self.say(describe(dataset))
 
   def run(self) -> None:
     """Trains until the epochs or the time are used up, or a signal comes."""
@@ -255,7 +260,7 @@ class Trainer:
       "exit_code": self.stop.exit_code,
     }
     if self.stop.exit_code:
-      self._say(f"stopped by {self.stop.reason}; the same command goes on")
+      self.say(f"stopped by {self.stop.reason}; the same command goes on")
       return result
     if self.probed:
       result["probes"] = summary.final_probes(
@@ -268,11 +273,16 @@ class Trainer:
     result["exit_code"] = self.stop.exit_code
     return result
 
+  def say(self, text: str) -> None:
+    """Tells a person on stderr, unless the run is quiet."""
+    if not self.quiet:
+      print(text, file=sys.stderr)
+
   def _pictures(self) -> dict[str, str]:
     # Imported late: a run without the `video` extra trains all the same.
     from jlejepa import pictures
 
-    return summary.draw(
+    return draw(
       "training",
       pictures.training_curves,
       self.folder.plots / "training.png",
@@ -293,7 +303,7 @@ class Trainer:
     self.cpu_minutes, self.window = extra["cpu_minutes"], extra["window"]
     self.row, self.watch.collapsed = extra["row"], extra["collapsed"]
     self.last_saved = self.step
-    self._say(f"going on from step {self.step}")
+    self.say(f"going on from step {self.step}")
 
   def _close_window(self) -> None:
     rows = jax.device_get(self.window)
@@ -317,7 +327,7 @@ class Trainer:
         "key": self.key,
       }
       path = save_bad_update(self.folder.path, self.step - 1, inputs)
-      self._say(f"update {self.step - 1} is kept in {path}")
+      self.say(f"update {self.step - 1} is kept in {path}")
     check_skipped(skipped, self.step, "the images")
 
   def _log(self) -> None:
@@ -335,10 +345,6 @@ class Trainer:
 
   def _cpu_minutes(self) -> float:
     return self.cpu_minutes + (time.process_time() - self.cpu_start) / 60
-
-  def _say(self, text: str) -> None:
-    if not self.quiet:
-      print(text, file=sys.stderr)
 
 
 @exit_on_user_error()

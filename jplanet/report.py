@@ -1,6 +1,5 @@
 """What a run shows a person: scores, a learning curve, and videos."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jlejepa.runtime.drawing import draw
 from jlejepa.runtime.run_folder import RunFolder
 from jplanet.counters import Counters
 from jplanet.replay import Episode
@@ -120,20 +120,16 @@ def write_pictures(
 
   made = {}
 
-  def draw(name: str, function, path: Path, *args, **kwargs) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-      made[name] = str(function(path, *args, **kwargs))
-    except (ImportError, RuntimeError, OSError) as error:
-      print(f"no {name}: {error}", file=sys.stderr)
+  def add(name: str, function, path: Path, *args, **kwargs) -> None:
+    made.update(draw(name, function, path, *args, **kwargs))
 
   if all(path.exists() for path in score_files(folder)):
-    draw(
+    add(
       "learning curve",
       lambda path: plots.learning_curve(score_files(folder), path),
       folder.plots / "learning_curve.png",
     )
-  draw(
+  add(
     "episode",
     video.write_video,
     folder.videos / "episode.mp4",
@@ -143,7 +139,7 @@ def write_pictures(
   )
   if model.decode is not None:
     true, imagined = imagined_sequences(model, params, episodes, key)
-    draw(
+    add(
       "imagined against true (video)",
       open_loop.open_loop_video,
       folder.videos / "open_loop.mp4",
@@ -151,7 +147,7 @@ def write_pictures(
       imagined,
       fps=FPS,
     )
-    draw(
+    add(
       "imagined against true",
       open_loop.open_loop_figure,
       folder.plots / "open_loop.png",

@@ -7,15 +7,19 @@ import signal
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import jlejepa
 from jlejepa.data import from_arrays
 from jlejepa.encoders import from_function
+from jlejepa.report import write_views
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.metrics import read_metrics
 from jlejepa.runtime.nonfinite import NonFiniteError
+from jlejepa.runtime.run_folder import RunFolder
+from jlejepa.setup import build
 from jlejepa.train import run
 from jlejepa.views import Views
 
@@ -100,6 +104,7 @@ def test_a_run_writes_what_its_folder_promises(finished):
   assert steps == [4, 8, 12]
   probed = [row["step"] for row in rows(workdir) if "probe_linear" in row]
   assert probed == [8, 12]
+  assert (workdir / "plots" / "views.png").stat().st_size > 0
   scores = json.loads((workdir / "scores.json").read_text())
   assert scores["rows"]["raw pixels"]["dims"] == 64
   assert scores == json.loads(json.dumps(result["probes"]))
@@ -113,6 +118,27 @@ def test_a_row_is_the_mean_of_its_steps(fit, finished, tmp_path):
   for row, start in zip(rows(finished[0]), (0, 4, 8)):
     wanted = np.mean([r["prediction"] for r in every[start : start + 4]])
     assert row["prediction"] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_picture_of_views_shows_what_the_encoder_sees(
+  digits, encoder, tmp_path
+):
+  whole = ["global_spec.scale=(1.0,1.0)", "global_spec.ratio=(1.0,1.0)"]
+  options = config(*(f"views.{text}" for text in whole))
+  parts = build(options, digits[0], encoder=encoder)
+  with RunFolder.open(tmp_path, options) as folder:
+    made = write_views(folder, options, parts, digits[0])
+  assert made == {"views": str(tmp_path / "plots" / "views.png")}
+  sheet = np.asarray(Image.open(made["views"]))
+  # Eight images and their two views, 8 pixels shown as 96, with 2 in between.
+  assert sheet.shape == (8 * 98 + 2, 3 * 98 + 2, 3)
+  chosen = np.linspace(0, 255, 8).astype(int)
+  for row, image in enumerate(digits[0].images[chosen]):
+    for column in range(3):
+      top, left = 2 + 98 * row, 2 + 98 * column
+      cell = sheet[top : top + 96 : 12, left : left + 96 : 12]
+      # A view of the whole image is the image, but for the rounding.
+      np.testing.assert_allclose(cell, np.repeat(image, 3, -1), atol=1)
 
 
 class Interrupted:
@@ -152,8 +178,11 @@ def test_a_resumed_run_is_bit_equal(fit, finished, digits, tmp_path, stop_at):
 def test_a_finished_run_trains_no_further(fit, finished):
   workdir, result = finished
   before = rows(workdir)
+  views = workdir / "plots" / "views.png"
+  written = views.stat().st_mtime_ns
   again = fit(workdir)
   assert rows(workdir) == before
+  assert views.stat().st_mtime_ns == written
   assert again["probes"] == result["probes"]
 
 
@@ -211,6 +240,7 @@ def test_vectors_with_views_of_ones_own(tmp_path, encoder):
   assert result["step"] == 4
   assert "probes" not in result and "probe_accuracy" not in result
   assert np.isfinite(result["prediction"])
+  assert not (tmp_path / "plots" / "views.png").exists()
 
 
 def test_bad_gradients_end_a_run_with_the_weights_before(tmp_path, encoder):
