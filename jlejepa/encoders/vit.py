@@ -42,6 +42,20 @@ normal = nn.initializers.normal(0.02)
 # PyTorch's own for convolutions, which timm leaves to the patches.
 patch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
+ATTENTIONS = ("xla", "cudnn")
+
+
+def attend(query: Array, key: Array, value: Array, form: str) -> Array:
+  """Computes softmax attention, `[N, T, heads, D]`; its softmax is float32.
+
+  "cudnn" is one fused kernel that never stores the `T x T` scores. cuDNN has
+  it for bfloat16 on NVIDIA GPUs; everything else gets XLA's.
+  """
+  fused = form == "cudnn" and query.dtype == jnp.bfloat16
+  if not (fused and jax.default_backend() == "gpu"):
+    form = "xla"
+  return jax.nn.dot_product_attention(query, key, value, implementation=form)
+
 
 class Block(nn.Module):
   """`x + attention(norm(x))`, then `x + mlp(norm(x))`, for `[N, T, width]`."""
@@ -51,6 +65,7 @@ class Block(nn.Module):
   layer_scale: float
   dot: str
   dtype: str
+  attention_form: str
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -74,8 +89,7 @@ class Block(nn.Module):
 
     qkv = dense(3 * width, "qkv")(norm("attention_norm")(x))
     qkv = qkv.reshape(*x.shape[:2], 3, heads, -1)
-    # The softmax inside is float32.
-    mixed = jax.nn.dot_product_attention(*jnp.moveaxis(qkv, 2, 0))
+    mixed = attend(*jnp.moveaxis(qkv, 2, 0), self.attention_form)
     x = add(x, dense(width, "attention")(mixed.reshape(x.shape)), "attention")
     hidden = nn.gelu(
       dense(mlp, "mlp_in")(norm("mlp_norm")(x)), approximate=False
@@ -95,6 +109,7 @@ class ViT(nn.Module):
   layer_scale: float
   dot: str
   dtype: str
+  attention_form: str
 
   @nn.compact
   def __call__(self, images: Array, *, train: bool) -> Features:
@@ -143,6 +158,7 @@ class ViT(nn.Module):
         self.layer_scale,
         self.dot,
         self.dtype,
+        self.attention_form,
         name=f"block{i}",
       )
       x = block(x, train)
@@ -182,6 +198,7 @@ def make_vit(
   layer_scale: float = 0.0,
   dot: str = "float32",
   dtype: str = "float32",
+  attention: str = "xla",
 ) -> Encoder:
   """Makes a vision transformer with timm's sizes and first weights.
 
@@ -200,6 +217,7 @@ def make_vit(
       activations: for CPUs.
     dtype: of activations and products, "float32" or "bfloat16": for GPUs and
       TPUs. Parameters, LayerNorm, softmax and features are float32.
+    attention: "xla", or "cudnn" for its fused kernel (see `attend`).
 
   Raises:
     ValueError: for options that do not fit, and when applied to images that
@@ -216,6 +234,7 @@ def make_vit(
   if not layer_scale >= 0:
     raise ValueError(f"layer_scale must be at least 0, got {layer_scale}")
   check_precision(dot=dot, dtype=dtype)
+  check_choice("attention", attention, ATTENTIONS)
   if image % patch:
     raise ValueError(
       f"image={image} is no whole number of patches of patch={patch}"
@@ -233,5 +252,6 @@ def make_vit(
     layer_scale,
     dot,
     dtype,
+    attention,
   )
   return from_module(module)

@@ -1,0 +1,152 @@
+"""SIGReg, forward and backward, with fresh directions at every call.
+
+    python -m benchmarks.sigreg [--lejepa=PATH] [--rounds=N] [--json=FILE]
+
+Embeddings `[N, D]`, `M` slices, 17 knots on [0, 3]; everything in float32. A
+unit of work is one call, on a GPU twenty in a row.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import device, harness
+from benchmarks.harness import Case
+from benchmarks.worker import Step
+
+SHAPES = ((512, 512, 1024), (4096, 512, 1024), (512, 1024, 4096))
+KNOTS = 17
+T_MAX = 3.0
+TARGET = 0.6
+
+
+def count_flop(n: int, d: int, m: int) -> float:
+  """Operations of both projections and of the recurrences over the knots.
+
+  Per sample and knot a complex product and two sums (8) forward, a complex
+  product and sum (8) backward.
+  """
+  return 2.0 * 2 * n * d * m + 16.0 * n * m * KNOTS
+
+
+def plain(x: jax.Array) -> jax.Array:
+  """Epps-Pulley as it is written down: a sine and a cosine for every knot."""
+  t = jnp.linspace(0.0, T_MAX, KNOTS)
+  target = jnp.exp(-0.5 * t**2)
+  weights = jnp.full(KNOTS, 2 * t[1]).at[jnp.array([0, -1])].set(t[1]) * target
+  angles = x[..., None] * t
+  cosine = jnp.mean(jnp.cos(angles), axis=-3)
+  sine = jnp.mean(jnp.sin(angles), axis=-3)
+  return x.shape[-2] * (((cosine - target) ** 2 + sine**2) @ weights)
+
+
+def ours(n: int, d: int, m: int, form: str = "fast", calls: int = 0) -> Step:
+  """`jlejepa.sigreg`; `form` "plain" gives it the test written above."""
+  import jlejepa
+
+  test = {"fast": None, "plain": plain}[form]
+
+  def loss(z, seed):
+    key = jax.random.fold_in(jax.random.key(0), seed)
+    return jlejepa.sigreg(z, key, num_slices=m, test=test)
+
+  function = jax.jit(jax.value_and_grad(loss))
+  z = jax.random.normal(jax.random.key(1), (n, d))
+  times = calls or calls_on(jax.default_backend())
+
+  def run():
+    for seed in range(times):
+      out = function(z, seed)
+    jax.block_until_ready(out)
+
+  return Step(
+    run=run,
+    flop=count_flop(n, d, m) * times,
+    check=float(jax.jit(loss)(z, 0)),
+    memory=device.jax_memory(),
+  )
+
+
+def peer(
+  n: int, d: int, m: int, compiled: bool = False, calls: int = 0
+) -> Step:
+  """The official `SlicingUnivariateTest(EppsPulley)`."""
+  import torch
+  from lejepa.multivariate import SlicingUnivariateTest
+  from lejepa.univariate.epps_pulley import EppsPulley
+
+  where = device.torch_device()
+  test = SlicingUnivariateTest(
+    EppsPulley(t_max=T_MAX, n_points=KNOTS), num_slices=m
+  ).to(where)
+  if compiled:
+    test = torch.compile(test)
+  torch.manual_seed(0)
+  z = torch.randn(n, d, device=where, requires_grad=True)
+  times = calls or calls_on(where.type)
+
+  def run():
+    for _ in range(times):
+      z.grad = None
+      test(z).backward()
+    device.torch_wait()
+
+  with torch.no_grad():
+    value = test(z).item()
+  return Step(
+    run=run,
+    flop=count_flop(n, d, m) * times,
+    check=value,
+    memory=device.torch_memory(),
+  )
+
+
+def calls_on(backend: str) -> int:
+  """Returns how many calls make a unit: one takes well under 1 ms on a GPU."""
+  return 1 if backend == "cpu" else 20
+
+
+def cases(n: int, d: int, m: int, path: str | None) -> list[Case]:
+  """The rows of one shape."""
+  options = {"n": n, "d": d, "m": m}
+  ours = functools.partial(Case, build="benchmarks.sigreg:ours")
+  rows = [
+    ours("jlejepa.sigreg", options=options),
+    ours("plain autodiff", options=options | {"form": "plain"}),
+  ]
+  if path is None:
+    return rows
+  peer = functools.partial(
+    Case, build="benchmarks.sigreg:peer", peer=True, path=path
+  )
+  return rows + [
+    peer("lejepa as shipped", options=options),
+    peer("lejepa, torch.compile", options=options | {"compiled": True}),
+  ]
+
+
+def main() -> None:
+  parser = harness.parser(__doc__.splitlines()[0])
+  parser.add_argument("--lejepa", help="a checkout of rbalestr-lab/lejepa")
+  flags = parser.parse_args()
+  if not flags.lejepa:
+    harness.missing(
+      "--lejepa=PATH of github.com/rbalestr-lab/lejepa, and torch"
+    )
+  calls = " x 20" if device.on_gpu() else ""
+  for n, d, m in SHAPES:
+    title = f"SIGReg forward and backward{calls}, N={n} D={d} M={m}"
+    if flags.only in title:
+      harness.compare(
+        title,
+        cases(n, d, m, flags.lejepa),
+        rounds=flags.rounds,
+        target=TARGET,
+        matmul=flags.matmul,
+        out=flags.json,
+      )
+
+
+if __name__ == "__main__":
+  main()
