@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jlejepa.dots import DOTS
+from jlejepa.encoders.attention import ATTENTIONS, attend
 from jlejepa.encoders.layers import DropPath, drop_rates, from_module
 from jlejepa.encoders.options import (
   check_choice,
@@ -41,20 +42,6 @@ SIZES = {
 normal = nn.initializers.normal(0.02)
 # PyTorch's own for convolutions, which timm leaves to the patches.
 patch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-ATTENTIONS = ("xla", "cudnn")
-
-
-def attend(query: Array, key: Array, value: Array, form: str) -> Array:
-  """Computes softmax attention, `[N, T, heads, D]`; its softmax is float32.
-
-  "cudnn" is one fused kernel that never stores the `T x T` scores. cuDNN has
-  it for bfloat16 on NVIDIA GPUs; everything else gets XLA's.
-  """
-  fused = form == "cudnn" and query.dtype == jnp.bfloat16
-  if not (fused and jax.default_backend() == "gpu"):
-    form = "xla"
-  return jax.nn.dot_product_attention(query, key, value, implementation=form)
 
 
 class Block(nn.Module):
