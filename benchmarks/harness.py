@@ -198,7 +198,7 @@ def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _table(title: str, rows: list[dict[str, Any]], target: float | None) -> str:
-  goal = f" (target: at most {target} of the best peer)" if target else ""
+  goal = f" (target: at most {target:.2g} of the best peer)" if target else ""
   lines = [f"\n### {title}{goal}\n"]
   columns = "case, median ms, min, max, first call s, peak MB, GFLOP/s"
   columns += ", of matmul, time ratio, memory ratio, check"

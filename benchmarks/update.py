@@ -9,6 +9,7 @@ bytes within the update; the peer is spared that and given its floats.
 """
 
 import functools
+from collections.abc import Sequence
 
 from benchmarks import device, harness, kaixhin_step
 from benchmarks.harness import Case
@@ -42,7 +43,7 @@ def ours(
   batch: int = 50,
   steps: int = 50,
   overshooting: bool = False,
-  overrides: tuple[str, ...] = (),
+  overrides: Sequence[str] = (),
 ) -> Step:
   """One call of `jplanet`'s train step on a batch of random bytes."""
   import jax
@@ -100,7 +101,12 @@ def cases(
 ) -> list[Case]:
   """The rows of one table."""
   same = {"batch": batch, "steps": steps, "overshooting": overshooting}
-  rows = [Case("jplanet, float32", "benchmarks.update:ours", same)]
+  ours = functools.partial(Case, build="benchmarks.update:ours")
+  half = {"overrides": ["model.image_dtype=bfloat16"]}
+  rows = [
+    ours("jplanet, convolutions in bfloat16", options=same | half),
+    ours("jplanet, float32", options=same),
+  ]
   if path is None:
     return rows
   peer = functools.partial(

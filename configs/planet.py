@@ -66,6 +66,7 @@ def paper() -> ConfigDict:
         kind="rssm",
         encoder="conv",
         depth=32,
+        image_dtype="float32",  # of the convolutions; bfloat16 on a GPU
         state=30,
         belief=200,
         hidden=200,

@@ -56,6 +56,7 @@ SCHEMA = dict(
     dither=bool,
     center=bool,
     plan_dot=one_of("float32", "bfloat16"),
+    image_dtype=one_of("float32", "bfloat16"),
   ),
   loss=dict(
     image_scale=finite_nonnegative,
@@ -136,6 +137,10 @@ def check_config(config: ConfigDict) -> None:
   require(
     config.model.kind == "rssm" or not config.model.belief_only,
     "config.model.belief_only needs config.model.kind='rssm'",
+  )
+  require(
+    config.model.image_dtype == "float32" or config.model.encoder == "conv",
+    "config.model.image_dtype='bfloat16' needs config.model.encoder='conv'",
   )
   distance, chunk = config.loss.overshooting_distance, config.train.chunk
   require(

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jlejepa.dots import DOTS
+from jplanet.convolutions import conv, conv_transpose
 from jplanet.types import Array
 
 glorot = nn.initializers.glorot_uniform()
@@ -85,48 +87,65 @@ class MLP(nn.Module):
     return Dense(self.outputs, self.dot, init, name="output")(x)
 
 
+class Conv(nn.Module):
+  """`convolutions.conv` or `conv_transpose` in `dtype`, with a bias.
+
+  The weights are float32 whatever `dtype` is.
+  """
+
+  function: Callable[[Array, Array], Array]
+  features: int
+  size: int
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    kernel = self.param("kernel", glorot, shape)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    maps = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
+    y = self.function(maps, kernel.astype(self.dtype))
+    y = y + bias.astype(self.dtype)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
 class ConvEncoder(nn.Module):
-  """Four VALID stride-2 convolutions: 64 -> 31 -> 14 -> 6 -> 2 (`[1024]`)."""
+  """Four VALID stride-2 convolutions: 64 -> 31 -> 14 -> 6 -> 2 (`[1024]`).
+
+  `dtype` is the type of products and activations; the result is float32.
+  """
 
   depth: int = 32
+  dtype: str = "float32"
 
   @nn.compact
   def __call__(self, image: Array) -> Array:
     x = image
     for i in range(4):
-      x = nn.Conv(
-        self.depth * 2**i,
-        (4, 4),
-        strides=(2, 2),
-        padding="VALID",
-        kernel_init=glorot,
-      )(x)
-      x = nn.relu(x)
-    return x.reshape(*x.shape[:-3], -1)
+      width = self.depth * 2**i
+      x = nn.relu(Conv(conv, width, 4, self.dtype, name=f"Conv_{i}")(x))
+    return x.reshape(*x.shape[:-3], -1).astype(jnp.float32)
 
 
 class ConvDecoder(nn.Module):
   """A linear layer and four transposed convolutions: 1 -> 5 -> 13 -> 30 -> 64.
 
-  The dense layer has no activation; the last convolution is linear.
+  The dense layer has no activation; the last convolution is linear. `dtype` is
+  as for `ConvEncoder`.
   """
 
   depth: int = 32
+  dtype: str = "float32"
 
   @nn.compact
   def __call__(self, features: Array) -> Array:
     x = Dense(32 * self.depth, name="dense")(features)[..., None, None, :]
-    shapes = [(4, 5), (2, 5), (1, 6), (None, 6)]
-    for width, kernel in shapes:
-      x = nn.ConvTranspose(
-        3 if width is None else width * self.depth,
-        (kernel, kernel),
-        strides=(2, 2),
-        padding="VALID",
-        kernel_init=glorot,
-      )(x)
-      x = x if width is None else nn.relu(x)
-    return x
+    for i, (width, size) in enumerate([(4, 5), (2, 5), (1, 6), (None, 6)]):
+      width = 3 if width is None else width * self.depth
+      name = f"ConvTranspose_{i}"
+      x = Conv(conv_transpose, width, size, self.dtype, name=name)(x)
+      x = nn.relu(x) if i < 3 else x
+    return x.astype(jnp.float32)
 
 
 class PatchEncoder(nn.Module):
@@ -205,17 +224,24 @@ class ImageNetworks(NamedTuple):
   restore: Callable[[Array], Array]
 
 
-def make_image_networks(kind: str, size: int, depth: int) -> ImageNetworks:
+def make_image_networks(
+  kind: str, size: int, depth: int, dtype: str = "float32"
+) -> ImageNetworks:
   """Makes the networks `kind` for images of `size`.
 
   Args:
     kind: "conv" (the paper's) or "patch" (matrix products only).
     size: `S`; 64 for "conv", a power of two of at least 8 for "patch".
     depth: channels of the first layer.
+    dtype: "float32", or "bfloat16" for the products and activations of "conv".
 
   Raises:
-    ValueError: for an unknown kind or a size that it cannot take.
+    ValueError: for an unknown kind, or a size or dtype that it cannot take.
   """
+  if dtype not in ("float32", "bfloat16"):
+    raise ValueError(
+      f"unknown model.image_dtype {dtype!r}: expected 'float32' or 'bfloat16'"
+    )
   if kind == "conv":
     if size != 64:
       raise ValueError(
@@ -224,9 +250,13 @@ def make_image_networks(kind: str, size: int, depth: int) -> ImageNetworks:
       )
     identity = lambda x: x
     return ImageNetworks(
-      ConvEncoder(depth), ConvDecoder(depth), identity, identity
+      ConvEncoder(depth, dtype), ConvDecoder(depth, dtype), identity, identity
     )
   if kind == "patch":
+    if dtype != "float32":
+      raise ValueError(
+        "model.image_dtype='bfloat16' needs model.encoder='conv'"
+      )
     if size < 8 or size & (size - 1):
       raise ValueError(
         "the patch networks take a size that is a power of two of at least 8,"

@@ -1,0 +1,83 @@
+"""The two forms of the convolutions: the same numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jplanet import convolutions
+from jplanet.convolutions import conv, conv_transpose
+from jplanet.networks import ConvEncoder, make_image_networks
+
+KEY = jax.random.key(0)
+# 9 leaves a row over, 1 is where the decoder starts.
+CASES = [(conv, 4, 9), (conv, 6, 8)]
+CASES += [(conv_transpose, 5, 1), (conv_transpose, 6, 4)]
+
+
+def both(function, size, side, pictures=3, dtype="float32"):
+  """Value and gradients in the forms (lax, products), as float32."""
+  keys = jax.random.split(KEY, 3)
+  x = jax.random.normal(keys[0], (pictures, side, side, 5)).astype(dtype)
+  kernel = jax.random.normal(keys[1], (size, size, 5, 7)).astype(dtype)
+  results = []
+  for products in (False, True):
+    call = lambda x, k, p=products: function(x, k, products=p)
+    y, pull = jax.vjp(call, x, kernel)
+    weight = jax.random.normal(keys[2], y.shape).astype(dtype)
+    results.append([np.asarray(a, np.float32) for a in (y, *pull(weight))])
+  return results
+
+
+@pytest.mark.parametrize("function, size, side", CASES)
+def test_both_forms_agree(monkeypatch, function, size, side):
+  # 6 pictures in two chunks of 3.
+  monkeypatch.setattr(convolutions, "CHUNK", 4)
+  expected, got = both(function, size, side, pictures=6)
+  for a, b in zip(expected, got):
+    np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("function, size, side", [CASES[0], CASES[-1]])
+def test_both_forms_agree_in_bfloat16(function, size, side):
+  expected, got = both(function, size, side, dtype="bfloat16")
+  for a, b in zip(expected, got):
+    # One step of bfloat16's eight bits, at the largest value.
+    np.testing.assert_allclose(b, a, rtol=2e-2, atol=2e-2 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("function, size, side", [CASES[0], CASES[-1]])
+def test_pictures_one_by_one_are_the_batch(function, size, side):
+  x = jax.random.normal(KEY, (4, side, side, 5))
+  kernel = jax.random.normal(KEY, (size, size, 5, 7))
+  whole = function(x, kernel, products=True)
+  single = lambda x: function(x[None], kernel, products=True)[0]
+  np.testing.assert_allclose(jax.vmap(single)(x), whole, rtol=1e-5, atol=1e-4)
+
+
+def test_bfloat16_networks_keep_float32_weights_and_results():
+  encoder, decoder, *_ = make_image_networks("conv", 64, 2, "bfloat16")
+  image = jax.random.uniform(KEY, (64, 64, 3)) - 0.5
+  weights = encoder.init(KEY, image)
+  embed = encoder.apply(weights, image)
+  exact = ConvEncoder(2).apply(weights, image)
+  types = {x.dtype for x in [embed, *jax.tree.leaves(weights)]}
+  assert types == {jnp.dtype("float32")}
+  assert 0 < np.abs(embed - exact).max() < 0.05 * np.abs(exact).max()
+  decoded, _ = decoder.init_with_output(KEY, embed)
+  assert decoded.dtype == jnp.float32 and decoded.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+  "kind, size, dtype", [("conv", 64, "float16"), ("patch", 32, "bfloat16")]
+)
+def test_a_dtype_that_does_not_fit_is_refused(kind, size, dtype):
+  with pytest.raises(ValueError, match="image_dtype"):
+    make_image_networks(kind, size, 2, dtype)
+
+
+def test_the_form_is_the_processors_own():
+  x, kernel = jnp.zeros((1, 8, 8, 3)), jnp.zeros((4, 4, 3, 2))
+  text = str(jax.make_jaxpr(conv)(x, kernel))
+  on_cpu = jax.default_backend() == "cpu"
+  assert ("conv_general_dilated" in text) != on_cpu
