@@ -42,7 +42,7 @@ def batch_norm(x: Array, train: bool, axis: int, name: str, **options) -> Array:
   With `train` by the mean and (biased) variance of the batch, which under jit
   is the global batch however it is sharded; the running ones become
   `0.9 * running + 0.1 * batch`. Without `train` by the running ones. Statistics
-  are float32.
+  are float32, the result has the dtype of `x`.
   """
   return nn.BatchNorm(
     use_running_average=not train,
@@ -50,6 +50,7 @@ def batch_norm(x: Array, train: bool, axis: int, name: str, **options) -> Array:
     momentum=0.9,
     # E[x^2] - E[x]^2 loses the variance of activations far from zero.
     use_fast_variance=False,
+    dtype=x.dtype,
     name=name,
     **options,
   )(x)
