@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import lejepa_sizes, lejepa_step, sigreg
+from benchmarks import (
+  lejepa_sizes,
+  lejepa_step,
+  scaling_sigreg,
+  sigreg,
+  views,
+)
 from jlejepa import epps_pulley, random_directions
 
 
@@ -18,7 +24,6 @@ def build(case, **options):
   make = getattr(importlib.import_module(module), function)
   step = make(**case.options | options)
   step.run()
-  assert step.flop > 0
   return step
 
 
@@ -60,6 +65,32 @@ def test_sigreg_cases_run_and_agree():
   assert first.check == pytest.approx(second.check, rel=1e-5)
 
 
+def test_sigreg_grows_on_a_plot(tmp_path):
+  point = scaling_sigreg.measure({"n": 4, "d": 2, "m": 3}, rounds=2)
+  assert point["min_s"] <= point["median_s"] <= point["max_s"]
+  # Two products of 4x2 and 2x3, each way; 16 for each of 17 knots.
+  assert point["flop"] == 4 * 4 * 2 * 3 + 16 * 4 * 3 * 17
+  file = tmp_path / "new" / "plot.png"
+  scaling_sigreg.plot({name: [point, point] for name in "ndm"}, file)
+  assert file.stat().st_size > 1000
+
+
+def test_each_way_of_making_views_runs():
+  pytest.importorskip("PIL")
+  for case in views.cases():
+    out = build(case, count=3).run()
+    assert out.shape in ((3, 32, 32, 3), (3, 3, 32, 32))
+    assert np.isfinite(np.asarray(out)).all()
+
+
+def test_pils_hue_turns_by_the_given_share_of_a_turn():
+  Image = pytest.importorskip("PIL.Image")
+  red = Image.new("RGB", (1, 1), (255, 0, 0))
+  r, g, b = views._turn(red, 1 / 3).getpixel((0, 0))
+  assert g > 250
+  assert max(r, b) < 10
+
+
 def test_the_plain_test_is_the_librarys():
   x = jax.random.normal(jax.random.key(0), (9, 4))
   np.testing.assert_allclose(sigreg.plain(x), epps_pulley(x), rtol=1e-5)
@@ -74,10 +105,11 @@ def test_the_peers_cases_of_sigreg_run(peer):
       build(case)
 
 
-def test_a_small_step_runs_in_both_precisions_and_with_views(monkeypatch):
+def test_a_small_step_runs_on_given_views_and_on_its_own(monkeypatch):
   monkeypatch.setattr(lejepa_sizes, "DEPTH", 1)  # compiles sooner
-  for case in lejepa_step.cases(None, gpu=False):
-    build(case, batch=2, hidden=8)
+  _, own, given = lejepa_step.cases(None, gpu=False)
+  for case in (own, given):
+    assert np.isfinite(build(case, batch=2, hidden=8).run())
 
 
 def test_the_peers_cases_of_a_step_run(peer):
