@@ -28,8 +28,9 @@ def read_folder(
 
   The folder has splits of its own if it has a sub-folder `train`. Labels are
   the first sub-folders (of the split), if every image is in one and there are
-  at least two. Hidden files and folders, and files with other endings than
-  `EXTENSIONS`, are no images.
+  at least two. Those of `train` count: if its images have no labels, those of
+  the other splits have none either, and if they have, all must. Hidden files
+  and folders, and files with other endings than `EXTENSIONS`, are no images.
 
   Args:
     folder: where to look.
@@ -40,7 +41,8 @@ def read_folder(
 
   Raises:
     UserError: for a folder without images, with one image, with more than half
-      of them damaged, or with unequal sizes and no `size`.
+      of them damaged, with unequal sizes and no `size`, or with images in no
+      class beside a labelled `train`.
   """
   name = str(folder)
   own = [part for part in SPLITS if (folder / part).is_dir()]
@@ -126,6 +128,12 @@ def _labels(
   if known is None:
     return None
   numbers = {label: number for number, label in enumerate(known)}
+  loose = next((file for file in files if len(Path(file).parts) < 2), None)
+  require(
+    loose is None,
+    f"{root}: {loose} is in no sub-folder of a class, as the training images"
+    " are: give it one, or move it out of the data",
+  )
   first = [Path(file).parts[0] for file in files]
   strange = next((label for label in first if label not in numbers), None)
   require(

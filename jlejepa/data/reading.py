@@ -1,6 +1,7 @@
 """Images of many files as one array, in memory or decoded when needed."""
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -61,6 +62,7 @@ class LazyImages:
     self._kept = np.empty((kept, *reader.shape), np.uint8)
     self._have = np.zeros(kept, bool)
     self._pool = ThreadPoolExecutor(THREADS, "images")
+    self._lock = threading.Lock()
 
   def __len__(self) -> int:
     return self.shape[0]
@@ -108,11 +110,14 @@ class LazyImages:
 
   def _leave_out(self, number: int, reason: str) -> None:
     text = f"{self._reader.names[number]}: {reason}"
-    self.failed[number] = text
-    if len(self.failed) <= MAX_LINES:
-      print(f"left out, another stands in: {text}", file=sys.stderr)
-    # A copy, since other threads add to it.
-    check_loss(list(self.failed.values()), len(self), "images")
+    # Threads find damage at the same time, and the same damage.
+    with self._lock:
+      if number in self.failed:
+        return
+      self.failed[number] = text
+      if len(self.failed) <= MAX_LINES:
+        print(f"left out, another stands in: {text}", file=sys.stderr)
+      check_loss(list(self.failed.values()), len(self), "images")
 
   def _stand_in(self, number: int) -> int:
     """Returns the next number with the same label, round to the first."""
