@@ -6,6 +6,7 @@ at 1000) on `steps` pictures of each sequence. Overshooting takes its columns by
 one gather where the script pads them one by one: the same numbers, faster.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -42,6 +43,8 @@ def make(
     VisualObservationModel,
   )
 
+  # Checking the arguments waits for the GPU, which a graph cannot hold.
+  normal = functools.partial(Normal, validate_args=not graph)
   where = device.torch_device()
   if tf32:
     torch.set_float32_matmul_precision("high")
@@ -70,7 +73,7 @@ def make(
     decoded = decoder(*flat)
     image = (decoded - images.flatten(0, 1)).square().sum((1, 2, 3)).mean()
     reward = (reward_head(*flat) - rewards.flatten()).square().mean()
-    kl = kl_divergence(Normal(*posterior), Normal(*prior)).sum(2)
+    kl = kl_divergence(normal(*posterior), normal(*prior)).sum(2)
     total = image + reward + torch.max(kl, free).mean()
     if overshooting:
       total = total + overshoot(beliefs, samples, posterior)
@@ -88,8 +91,8 @@ def make(
     valid = rows(alive)
     prior = transition(start, rows(actions), belief, None, valid)[2:]
     mean, std = (rows(x.detach()) for x in posterior)
-    target = Normal(mean, std + (1 - valid))
-    kl = (kl_divergence(target, Normal(*prior)) * valid).sum(2)
+    target = normal(mean, std + (1 - valid))
+    kl = (kl_divergence(target, normal(*prior)) * valid).sum(2)
     return torch.max(kl, free).mean()
 
   def update():

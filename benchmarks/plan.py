@@ -12,6 +12,7 @@ from benchmarks import device, harness
 from benchmarks.harness import Case
 from benchmarks.worker import Step
 
+LOOPS = "--xla_gpu_enable_command_buffer=+WHILE"
 TARGETS = {1: 0.55, 8: 0.40}
 
 
@@ -124,6 +125,15 @@ def cases(envs: int, path: str | None, gpu: bool, compiled: bool) -> list[Case]:
     ),
     ours("jplanet, float32", options={"envs": envs}),
   ]
+  if gpu:
+    rows.append(
+      ours(
+        "jplanet, plan_dot=bfloat16, loops in CUDA graphs",
+        options={"envs": envs, "dot": "bfloat16"},
+        dtype="bfloat16",
+        env={"XLA_FLAGS": LOOPS},
+      )
+    )
   if path is None:
     return rows
   peer = functools.partial(

@@ -43,7 +43,8 @@ def ours(
   batch: int = 50,
   steps: int = 50,
   overshooting: bool = False,
-  overrides: Sequence[str] = (),
+  overrides: Sequence[str] = CONFIG,
+  arg: str = "planet.py:cheetah_run",
 ) -> Step:
   """One call of `jplanet`'s train step on a batch of random bytes."""
   import jax
@@ -54,16 +55,17 @@ def ours(
   from jplanet.setup import build
   from jplanet.types import Batch
 
-  arg = "planet.py:cheetah_run" + ",overshooting" * overshooting
+  arg += ",overshooting" * overshooting
   chunk = [f"loss.overshooting_distance={steps}"] * overshooting
-  config = load_config(arg, [*CONFIG, *chunk, *overrides])
+  config = load_config(arg, [*overrides, *chunk])
   parts = build(config, action_dim=6)
+  ema = config.optimizer.ema
   step = jax.jit(
-    make_train_step(parts.model, parts.optimizer), donate_argnums=0
+    make_train_step(parts.model, parts.optimizer, ema=ema), donate_argnums=0
   )
-  state = jax.jit(lambda key: init_state(key, parts.model, parts.optimizer))(
-    jax.random.key(0)
-  )
+  state = jax.jit(
+    lambda key: init_state(key, parts.model, parts.optimizer, ema=ema)
+  )(jax.random.key(0))
   rng = np.random.default_rng(0)
   size = config.env.size
   data = jax.device_put(
@@ -82,7 +84,7 @@ def ours(
 
   return Step(
     run=run,
-    flop=count_flop(batch, steps, overshooting),
+    flop=count_flop(batch, steps, overshooting) if size == 64 else 0.0,
     memory=device.jax_memory(),
   )
 
@@ -102,7 +104,7 @@ def cases(
   """The rows of one table."""
   same = {"batch": batch, "steps": steps, "overshooting": overshooting}
   ours = functools.partial(Case, build="benchmarks.update:ours")
-  half = {"overrides": ["model.image_dtype=bfloat16"]}
+  half = {"overrides": [*CONFIG, "model.image_dtype=bfloat16"]}
   rows = [
     ours("jplanet, convolutions in bfloat16", options=same | half),
     ours("jplanet, float32", options=same),

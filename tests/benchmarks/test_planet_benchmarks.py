@@ -1,0 +1,99 @@
+"""The harness, and PlaNet's own rows at sizes that take a moment."""
+
+import json
+
+import pytest
+
+from benchmarks import cpu_default, harness, pixels, plan, update
+from benchmarks.harness import Case
+from benchmarks.worker import Step
+
+HERE = "tests.benchmarks.test_planet_benchmarks"
+
+
+def quick(check: float = 1.0) -> Step:
+  """A case that prints, as libraries do."""
+  return Step(run=lambda: print("noise"), flop=100.0, check=check)
+
+
+def breaks() -> Step:
+  raise RuntimeError("this case cannot be built")
+
+
+def breaks_later() -> Step:
+  calls = []
+
+  def run():
+    calls.append(None)
+    if len(calls) > 2:
+      raise RuntimeError("this case fails in its second round")
+
+  return Step(run=run)
+
+
+def test_cases_take_turns_and_a_failing_one_is_left_out(tmp_path, capsys):
+  out = tmp_path / "table.json"
+  cases = [
+    Case("ours", f"{HERE}:quick", options={"check": 2.0}),
+    Case("peer", f"{HERE}:quick", peer=True),
+    Case("broken peer", f"{HERE}:breaks", peer=True),
+    Case("later", f"{HERE}:breaks_later"),
+  ]
+  rows = harness.compare("Title", cases, rounds=3, target=0.5, out=str(out))
+  ours, peer, broken, later = rows
+  assert [row["rounds"] for row in (ours, peer)] == [3, 3]
+  assert (ours["check"], peer["check"]) == (2.0, 1.0)
+  assert ours["time_ratio"] == ours["median_s"] / peer["median_s"]
+  assert peer["time_ratio"] == 1 and ours["peak"] > 0
+  assert broken["failed"] and later["failed"]
+  printed = capsys.readouterr().out
+  assert "| *broken peer* | failed |" in printed and "at most 0.5" in printed
+  assert "| later | failed |" in printed
+  record = json.loads(out.read_text())
+  assert record["title"] == "Title" and len(record["rows"]) == 4
+
+
+def test_without_a_peer_our_rows_remain():
+  assert all(not case.peer for case in plan.cases(1, None, True, True))
+  rows = update.cases(50, 50, False, None, gpu=True)
+  assert rows and not any(case.peer for case in rows)
+
+
+def test_every_peer_row_carries_its_path():
+  rows = plan.cases(8, "/peer", True, True)
+  rows += update.cases(50, 50, True, "/peer", gpu=True)
+  assert {case.path for case in rows if case.peer} == {"/peer"}
+
+
+TINY = dict(batch=2, steps=3)
+
+
+@pytest.mark.parametrize(
+  "build",
+  [
+    lambda: plan.ours(2, "bfloat16", candidates=8, horizon=2, elites=4),
+    lambda: cpu_default.patches(**TINY),
+    lambda: pixels.play("ray", size=16, decisions=2),
+  ],
+  ids=["plan", "cpu_default", "pixels"],
+)
+def test_our_rows_run_at_tiny_sizes(build):
+  step = build()
+  step.run()
+  step.run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overshooting", [False, True])
+def test_the_papers_update_runs_at_a_tiny_batch(overshooting):
+  step = update.ours(**TINY, overshooting=overshooting)
+  step.run()
+  assert step.flop > 0
+
+
+def test_operations_grow_as_the_sizes_do():
+  assert plan.count_flop(8, 1000, 12) == 8 * plan.count_flop(1, 1000, 12)
+  # 92.5e9 by hand: 385,400 multiplications for each of 120,000 latent steps.
+  assert plan.count_flop(1, 1000, 12) == 2 * 385_400 * 120_000
+  assert update.count_flop(4, 8, False) == 2 * update.count_flop(2, 8, False)
+  assert update.count_flop(4, 8, True) > update.count_flop(4, 8, False)
