@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import cpu_default, harness, pixels, plan, update
+from benchmarks import cpu_default, harness, pixels, plan, scaling, update
 from benchmarks.harness import Case
 from benchmarks.worker import Step
 
@@ -97,3 +97,13 @@ def test_operations_grow_as_the_sizes_do():
   assert plan.count_flop(1, 1000, 12) == 2 * 385_400 * 120_000
   assert update.count_flop(4, 8, False) == 2 * update.count_flop(2, 8, False)
   assert update.count_flop(4, 8, True) > update.count_flop(4, 8, False)
+
+
+def test_growth_is_drawn_beside_the_operations(tmp_path):
+  row = lambda t: {"median_s": t, "min_s": 0.9 * t, "max_s": 1.1 * t}
+  sizes = (1, 2, 4)
+  rows = [row(t) for t in sizes]
+  scaling.draw({"batch": (sizes, rows, sizes)}, tmp_path / "x.png")
+  assert (tmp_path / "x.png").stat().st_size > 5000
+  names = {next(iter(case.options)) for case in scaling.plan_cases("horizon")}
+  assert names == {"horizon"}

@@ -1,0 +1,84 @@
+"""How the time of a plan and of an update grows, beside their operations.
+
+    python -m benchmarks.scaling [--rounds=N] [--out=FOLDER] [--json=FILE]
+
+Draws `plan_scaling.png` and `update_scaling.png`. The dashed line is the time
+of the largest size, scaled by the count of operations.
+"""
+
+from pathlib import Path
+
+from benchmarks import harness
+from benchmarks.harness import Case
+
+PLAN, UPDATE = "plan", "update"
+PLAN_AXES = {
+  "candidates": (125, 250, 500, 1000, 2000),
+  "horizon": (3, 6, 12, 24),
+  "envs": (1, 2, 4, 8),
+}
+BATCHES = (4, 8, 16, 32)
+
+
+def plan_cases(axis: str) -> list[Case]:
+  """One row for each value of `axis`, the others at the paper's sizes."""
+  return [
+    Case(f"{axis}={n}", "benchmarks.plan:ours", options={axis: n})
+    for n in PLAN_AXES[axis]
+  ]
+
+
+def update_cases() -> list[Case]:
+  """Updates of the CPU default with more and more sequences."""
+  build = "benchmarks.cpu_default:patches"
+  return [Case(f"batch={n}", build, options={"batch": n}) for n in BATCHES]
+
+
+def draw(tables: dict[str, tuple], path: Path) -> None:
+  """Draws one panel per axis: sizes, rows and operations of each."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(4 * len(tables), 3.5), layout="constrained")
+  panels = figure.subplots(1, len(tables), squeeze=False)[0]
+  for panel, (axis, (sizes, rows, cost)) in zip(panels, tables.items()):
+    times = [1e3 * row["median_s"] for row in rows]
+    low = [1e3 * (row["median_s"] - row["min_s"]) for row in rows]
+    high = [1e3 * (row["max_s"] - row["median_s"]) for row in rows]
+    panel.errorbar(sizes, times, (low, high), marker="o", label="measured")
+    line = [times[-1] * c / cost[-1] for c in cost]
+    panel.plot(sizes, line, "--", color="grey", label="operations")
+    panel.set(xscale="log", yscale="log", xlabel=axis, ylabel="milliseconds")
+    panel.set_xticks(sizes, [str(n) for n in sizes])
+    panel.minorticks_off()
+    panel.legend()
+  figure.savefig(path, dpi=120)
+  print(f"drawn: {path}")
+
+
+def measure(title, sizes, cases, flags) -> list[dict]:
+  """Rows of a table, all of which must have run to be drawn."""
+  rows = harness.compare(title, cases, rounds=flags.rounds, out=flags.json)
+  failed = [row["case"] for row in rows if "failed" in row]
+  if failed:
+    raise SystemExit(f"not drawn, these failed: {', '.join(failed)}")
+  return rows
+
+
+def main() -> None:
+  parser = harness.parser(__doc__.splitlines()[0])
+  parser.add_argument("--out", type=Path, default=Path("docs"))
+  flags = parser.parse_args()
+  if flags.only in PLAN:
+    tables = {}
+    for axis, sizes in PLAN_AXES.items():
+      rows = measure(f"Plan by {axis}", sizes, plan_cases(axis), flags)
+      tables[axis] = sizes, rows, [row["flop"] for row in rows]
+    draw(tables, flags.out / "plan_scaling.png")
+  if flags.only in UPDATE:
+    rows = measure("Update by batch", BATCHES, update_cases(), flags)
+    # All that an update does is done for each sequence, but the optimiser.
+    draw({"batch": (BATCHES, rows, BATCHES)}, flags.out / "update_scaling.png")
+
+
+if __name__ == "__main__":
+  main()
