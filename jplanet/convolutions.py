@@ -67,6 +67,11 @@ def conv_transpose(
   # `lax` leaves the kernel as it is where the output is read: pixel i of the
   # output is the sum of x[j] * kernel[size - 1 - (i - 2 j)].
   flipped = kernel[::-1, ::-1]
+  if x.shape[1:3] == (1, 1):
+    # Nothing overlaps: one product, a sixteenth of the time of what follows.
+    matrix = jnp.moveaxis(flipped, 2, 0).reshape(kernel.shape[2], -1)
+    product = _dot(x[:, 0, 0], matrix).astype(x.dtype)
+    return product.reshape(-1, size, size, kernel.shape[3])
   odd = 2 * taps - size
   flipped = jnp.pad(flipped, ((0, odd), (0, odd), (0, 0), (0, 0)))
   split = flipped.reshape(taps, 2, taps, 2, *kernel.shape[2:])
