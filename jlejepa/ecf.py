@@ -1,6 +1,7 @@
 """Epps-Pulley: the empirical characteristic function against a Gaussian's."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,10 @@ from jlejepa.samples import as_samples
 
 # Measured best on CPU; more steps to a loop body stop paying at 16.
 UNROLL = 8
+# Values of a block of columns that a CPU's core keeps in its cache over all
+# nodes: twice as fast as passing over the whole array for each few nodes.
+BLOCK = 2**17
+MIN_WIDTH = 16
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -33,6 +38,14 @@ def characteristic_function(
 
 
 def _forward(x, step, num_nodes):
+  blocks = _split(x, _num_blocks(x.shape))
+  means, powers = _each_block(blocks)(
+    lambda x: _forward_block(x, step, num_nodes), blocks
+  )
+  return tuple(map(_join, means)), powers
+
+
+def _forward_block(x, step, num_nodes):
   cosine, sine = jnp.cos(step * x), jnp.sin(step * x)
 
   def rotate(power, _):
@@ -45,8 +58,17 @@ def _forward(x, step, num_nodes):
   return tuple(jnp.moveaxis(mean, 0, -2) for mean in means), (cosine, sine)
 
 
-def _backward(step, num_nodes, residuals, cotangents):
-  cosine, sine = residuals
+def _backward(step, num_nodes, powers, cotangents):
+  cotangents = [_split(g, len(powers[0])) for g in cotangents]
+  dx = _each_block(powers[0])(
+    lambda args: _backward_block(step, num_nodes, *args),
+    (powers, cotangents),
+  )
+  return (_join(dx),)
+
+
+def _backward_block(step, num_nodes, powers, cotangents):
+  cosine, sine = powers
   scale = step / cosine.shape[-2]
   order = scale * jnp.arange(1, num_nodes + 1, dtype=jnp.float32)
   # dx = Re sum_k (order_k (g_sin + i g_cos)_k) e^{i k step x}, by Horner.
@@ -64,7 +86,36 @@ def _backward(step, num_nodes, residuals, cotangents):
   (dx, _), _ = jax.lax.scan(
     horner, start, coefficients, reverse=True, unroll=UNROLL
   )
-  return (dx,)
+  return dx
+
+
+def _num_blocks(shape):
+  """Returns into how many equal blocks of columns to cut `[..., N, M]`."""
+  if jax.default_backend() != "cpu":
+    return 1
+  *rows, columns = shape
+  width = max(BLOCK // max(math.prod(rows), 1), MIN_WIDTH)
+  # The largest power of two that is no wider and leaves no remainder.
+  width = math.gcd(columns, 2 ** (width.bit_length() - 1))
+  return columns // width if width >= MIN_WIDTH else 1
+
+
+def _split(x, blocks):
+  """Cuts `[..., M]` into blocks of columns, `[blocks, ..., M / blocks]`."""
+  return jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, -1), -2, 0)
+
+
+def _join(x):
+  """Undoes `_split`."""
+  x = jnp.moveaxis(x, 0, -2)
+  return x.reshape(*x.shape[:-2], -1)
+
+
+def _each_block(blocks):
+  """Returns what maps over blocks: one after the other, if there are some."""
+  if len(blocks) == 1:
+    return lambda function, args: jax.vmap(function)(args)
+  return jax.lax.map
 
 
 characteristic_function.defvjp(_forward, _backward)

@@ -11,6 +11,7 @@ import pytest
 from scipy import integrate
 
 import jlejepa
+from jlejepa import ecf
 from jlejepa.ecf import characteristic_function, epps_pulley_null
 
 FIXTURES = [
@@ -184,6 +185,28 @@ def test_vmap_and_leading_axes_equal_a_loop():
   for i, j in np.ndindex(2, 3):
     np.testing.assert_allclose(epps_pulley(x[i, j]), value[i, j], rtol=1e-5)
     np.testing.assert_allclose(gradient_of(x[i, j]), gradient[i, j], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "columns, blocks", [(64, 4), (48, 3), (80, 5), (50, 1), (16, 1)]
+)
+def test_blocks_of_columns_change_nothing(monkeypatch, columns, blocks):
+  x = jax.random.normal(jax.random.key(7), (2, 9, columns))
+  whole = jax.jit(jax.value_and_grad(total))(x)
+  monkeypatch.setattr(ecf, "BLOCK", 2 * 9 * 16)
+  assert ecf._num_blocks(x.shape) == blocks
+  cut = jax.jit(lambda x: jax.value_and_grad(total)(x))(x)
+  np.testing.assert_allclose(cut[0], whole[0], rtol=1e-6)
+  np.testing.assert_allclose(cut[1], whole[1], atol=1e-6)
+  by_column = jax.jit(lambda x: jlejepa.epps_pulley(x))(x)
+  np.testing.assert_allclose(by_column, epps_pulley(x[..., ::-1])[..., ::-1],
+                             rtol=1e-6)  # fmt: skip
+
+
+def test_an_accelerator_takes_all_columns_at_once(monkeypatch):
+  assert ecf._num_blocks((4096, 1024)) == 32
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert ecf._num_blocks((4096, 1024)) == 1
 
 
 def test_the_backward_rule_is_linear_in_its_cotangents():
