@@ -5,9 +5,10 @@ matrix products for the CPU, where XLA's gradients of a convolution are many
 times slower than the products that they consist of.
 
 In the form of products a stride of 2 is folded into channels (four pixels of a
-2x2 square side by side), so that one kind of convolution is left, of stride 1.
-Its patches are made for a few pictures at a time and made again for the
-gradient: held all at once they would be the largest array of a training step.
+2x2 square side by side), so that one kind of convolution is left, of stride 1,
+and its transpose; each is the gradient of the other. Patches are made for a few
+pictures at a time and made again for the gradient: held all at once they would
+be the largest array of a training step.
 """
 
 import jax
@@ -61,25 +62,14 @@ def conv_transpose(
     return lax.conv_transpose(
       x, kernel, (2, 2), "VALID", dimension_numbers=DIMS
     )
-  size = kernel.shape[0]
+  size = len(kernel)
   rows, columns = (2 * (n - 1) + size for n in x.shape[1:3])
-  taps = -(-size // 2)
-  # `lax` leaves the kernel as it is where the output is read: pixel i of the
-  # output is the sum of x[j] * kernel[size - 1 - (i - 2 j)].
-  flipped = kernel[::-1, ::-1]
-  if x.shape[1:3] == (1, 1):
-    # Nothing overlaps: one product, a sixteenth of the time of what follows.
-    matrix = jnp.moveaxis(flipped, 2, 0).reshape(kernel.shape[2], -1)
-    product = _dot(x[:, 0, 0], matrix).astype(x.dtype)
-    return product.reshape(-1, size, size, kernel.shape[3])
-  odd = 2 * taps - size
-  flipped = jnp.pad(flipped, ((0, odd), (0, odd), (0, 0), (0, 0)))
-  split = flipped.reshape(taps, 2, taps, 2, *kernel.shape[2:])
-  each = split[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
-  each = each.reshape(taps, taps, kernel.shape[2], -1)
-  border = (taps - 1, taps - 1)
-  padded = jnp.pad(x, ((0, 0), border, border, (0, 0)))
-  return _unfold(_conv1(padded, each))[:, :rows, :columns]
+  odd = (0, size % 2)
+  # Turned, because the kernel is not flipped where the output is read: pixel i
+  # of the output is the sum of x[j] * kernel[size - 1 - (i - 2 j)].
+  turned = jnp.pad(kernel[::-1, ::-1], (odd, odd, (0, 0), (0, 0)))
+  folded = _fold_kernel(turned.swapaxes(2, 3))
+  return _unfold(_conv1_transpose(x, folded))[:, :rows, :columns]
 
 
 def _by_products(products: bool | None) -> bool:
@@ -112,43 +102,58 @@ def _fold_kernel(kernel: Array) -> Array:
 
 @jax.custom_vjp
 def _conv1(x: Array, kernel: Array) -> Array:
-  """Convolution of stride 1, no padding, summed in float32."""
-  return _by_chunks(lambda part: _multiply(part, kernel), x)
+  """Convolution of stride 1, no padding: a product with patches."""
+
+  def one(part):
+    patches = _patches(part, len(kernel))
+    return _multiply(patches, kernel.reshape(-1, kernel.shape[3]))
+
+  return _by_chunks(one, x)
 
 
-def _forward(x: Array, kernel: Array):
-  return _conv1(x, kernel), (x, kernel)
+@jax.custom_vjp
+def _conv1_transpose(y: Array, kernel: Array) -> Array:
+  """The transpose of `_conv1`: a product whose patches are added up."""
+
+  def one(part):
+    patches = _multiply(part, kernel.reshape(-1, kernel.shape[3]).T)
+    return _add_patches(patches, len(kernel))
+
+  return _by_chunks(one, y)
 
 
-def _backward(saved, gradient: Array):
-  x, kernel = saved
-  taps = len(kernel)
-  border = (taps - 1, taps - 1)
-  mirrored = kernel[::-1, ::-1].swapaxes(2, 3)
+def _kernel_gradient(x: Array, y: Array, kernel: Array) -> Array:
+  """The gradient of `sum(y * _conv1(x, kernel))` with respect to `kernel`."""
 
-  def to_input(g):
-    padded = jnp.pad(g, ((0, 0), border, border, (0, 0)))
-    return _multiply(padded, mirrored)
+  def add(total, parts):
+    patches = _as_matrix(_patches(parts[0], len(kernel)))
+    return total + _dot(patches.T, _as_matrix(parts[1])), None
 
-  def to_kernel(total, part):
-    patches, g = _as_matrix(_patches(part[0], taps)), _as_matrix(part[1])
-    return total + _dot(patches.T, g), None
-
-  total = jnp.zeros((kernel[..., 0].size, kernel.shape[3]), jnp.float32)
-  parts = _split(x), _split(gradient)
-  total, _ = lax.scan(to_kernel, total, parts)
-  total = total.reshape(kernel.shape).astype(kernel.dtype)
-  return _by_chunks(to_input, gradient), total
+  start = jnp.zeros((kernel[..., 0].size, kernel.shape[3]), jnp.float32)
+  total, _ = lax.scan(add, start, (_split(x), _split(y)))
+  return total.reshape(kernel.shape).astype(kernel.dtype)
 
 
-_conv1.defvjp(_forward, _backward)
+_conv1.defvjp(
+  lambda x, kernel: (_conv1(x, kernel), (x, kernel)),
+  lambda saved, g: (
+    _conv1_transpose(g, saved[1]),
+    _kernel_gradient(saved[0], g, saved[1]),
+  ),
+)
+_conv1_transpose.defvjp(
+  lambda y, kernel: (_conv1_transpose(y, kernel), (y, kernel)),
+  lambda saved, g: (
+    _conv1(g, saved[1]),
+    _kernel_gradient(g, saved[0], saved[1]),
+  ),
+)
 
 
-def _multiply(x: Array, kernel: Array) -> Array:
-  patches = _patches(x, len(kernel))
-  matrix = kernel.reshape(-1, kernel.shape[3])
-  product = _dot(_as_matrix(patches), matrix).astype(x.dtype)
-  return product.reshape(*patches.shape[:3], -1)
+def _multiply(x: Array, matrix: Array) -> Array:
+  """`[N, H, W, C] @ [C, O]`, summed in float32, in the type of `x`."""
+  product = _dot(_as_matrix(x), matrix).astype(x.dtype)
+  return product.reshape(*x.shape[:-1], -1)
 
 
 def _patches(x: Array, taps: int) -> Array:
@@ -160,6 +165,18 @@ def _patches(x: Array, taps: int) -> Array:
     for j in range(taps)
   ]
   return jnp.concatenate(parts, -1)
+
+
+def _add_patches(patches: Array, taps: int) -> Array:
+  """The transpose of `_patches`: adds up what overlaps."""
+  count, rows, columns, _ = patches.shape
+  parts = jnp.split(patches, taps * taps, -1)
+  shape = (count, rows + taps - 1, columns + taps - 1, parts[0].shape[-1])
+  total = jnp.zeros(shape, patches.dtype)
+  for index, part in enumerate(parts):
+    i, j = divmod(index, taps)
+    total = total.at[:, i : i + rows, j : j + columns].add(part)
+  return total
 
 
 def _as_matrix(x: Array) -> Array:
