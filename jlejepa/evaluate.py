@@ -155,17 +155,14 @@ def _samples(
 
   Without labels or test examples the last training examples are asked.
   """
-  if dataset.labels is None or test is None or test.labels is None:
-    count = min(limits[0], len(dataset.images))
-    index = np.linspace(0, len(dataset.images) - 1, count).astype(int)
-    asked = min(ASKED, count // 2)
-    parts = index[: count - asked], index[count - asked :]
-    return [summary.Selected(dataset.images, part) for part in parts], None
-  found = [
-    summary.some_labelled(data, limit)
-    for data, limit in zip((dataset, test), limits)
-  ]
-  return [x for x, _ in found], [y for _, y in found]
+  found = summary.probed_examples(dataset, test, limits)
+  if found:
+    return [x for x, _ in found], [y for _, y in found]
+  count = min(limits[0], len(dataset.images))
+  index = np.linspace(0, len(dataset.images) - 1, count).astype(int)
+  asked = min(ASKED, count // 2)
+  parts = index[: count - asked], index[count - asked :]
+  return [summary.Selected(dataset.images, part) for part in parts], None
 
 
 def _restore(folder: RunFolder, template: TrainState) -> tuple[int, TrainState]:

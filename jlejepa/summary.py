@@ -5,7 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jlejepa.probes import format_table, probe_table, raw_pixels
+from jlejepa.data import Dataset
+from jlejepa.probes import (
+  check_classes,
+  format_table,
+  probe_table,
+  raw_pixels,
+)
+from jlejepa.runtime.errors import UserError, require
 
 SHOTS = (1, 2, 5, 10, "all")
 Labelled = tuple[dict[str, np.ndarray], np.ndarray]
@@ -24,12 +31,50 @@ class Selected(NamedTuple):
     return np.asarray(self.images[self.index[chosen]])
 
 
-def some_labelled(data: Any, limit: int) -> tuple[Selected, np.ndarray]:
+def some_labelled(data: Dataset, limit: int) -> tuple[Selected, np.ndarray]:
   """Returns at most `limit` labelled examples, evenly spread, and labels."""
   known = np.flatnonzero(data.labels >= 0)
   if len(known) > limit:
     known = known[np.linspace(0, len(known) - 1, limit).astype(int)]
   return Selected(data.images, known), data.labels[known]
+
+
+def probed_examples(
+  dataset: Dataset, test: Dataset | None, limits: Sequence[int]
+) -> list[tuple[Selected, np.ndarray]]:
+  """Returns the examples that teach the probes, and those that they are asked.
+
+  Args:
+    dataset: the training examples.
+    test: the test examples; None for none.
+    limits: at most so many of each.
+
+  Returns:
+    Both as `some_labelled` gives them; nothing if either has no labels.
+
+  Raises:
+    UserError: for examples of unequal shapes, or classes that no probe can be
+      fitted to.
+  """
+  if test is None or dataset.labels is None or test.labels is None:
+    return []
+  shapes = [list(data.images.shape[1:]) for data in (dataset, test)]
+  require(
+    shapes[0] == shapes[1],
+    f"{test.name}: training examples have shape {shapes[0]}, test examples"
+    f" {shapes[1]}: bring them to one",
+  )
+  found = [
+    some_labelled(data, limit) for data, limit in zip((dataset, test), limits)
+  ]
+  try:
+    check_classes(found[0][1], found[1][1])
+  except ValueError as error:
+    raise UserError(
+      f"{dataset.name} cannot be probed by {len(found[0][1])} labelled examples"
+      f" (at most config.evaluate.train_images): {error}"
+    ) from error
+  return found
 
 
 def feature_sets(

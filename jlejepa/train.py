@@ -90,10 +90,12 @@ def fit(
   if dataset is None:
     dataset, test = load_splits(config)
   parts = build(config, dataset, encoder=encoder, views=views, clean=clean)
+  limits = config.evaluate.train_images, config.evaluate.test_images
+  probed = summary.probed_examples(dataset, test, limits)
   with explain_disk_errors(workdir), ExitStack() as stack:
     folder = stack.enter_context(RunFolder.open(workdir, config, force=force))
     trainer = Trainer(
-      config, folder, parts, dataset, test, quiet, callback, stack
+      config, folder, parts, dataset, probed, quiet, callback, stack
     )
     if views is None and trainer.step == 0:
       for path in write_views(folder, config, parts, dataset).values():
@@ -125,10 +127,10 @@ class Trainer:
   """The loop's state on the host."""
 
   def __init__(
-    self, config, folder, parts, dataset, test, quiet, callback, stack
+    self, config, folder, parts, dataset, probed, quiet, callback, stack
   ):
     self.config, self.folder, self.parts = config, folder, parts
-    self.dataset, self.test = dataset, test
+    self.dataset, self.probed = dataset, probed
     self.quiet, self.callback = quiet, callback
     self.key = jax.random.key(config.seed)
     self.mesh = data_mesh(config.runtime.num_devices or None)
@@ -137,13 +139,6 @@ class Trainer:
       f"config.train.batch={config.train.batch} must be a multiple of the"
       f" {self.mesh.size} devices",
     )
-    self.probed = []
-    if dataset.labels is not None and test is not None:
-      limits = config.evaluate.train_images, config.evaluate.test_images
-      self.probed = [
-        summary.some_labelled(data, limit)
-        for data, limit in zip((dataset, test), limits)
-      ]
     self.step_fn = jax.jit(
       make_train_step(
         parts.model, parts.optimizer, parts.make_views, parts.options
@@ -282,11 +277,14 @@ class Trainer:
     # Imported late: a run without the `video` extra trains all the same.
     from jlejepa import pictures
 
+    rows = read_metrics(self.folder.path)
+    if not rows:  # the time was up before the first of them
+      return {}
     return draw(
       "training",
       pictures.training_curves,
       self.folder.plots / "training.png",
-      read_metrics(self.folder.path),
+      rows,
     )
 
   def _first_state(self):

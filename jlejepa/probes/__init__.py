@@ -6,7 +6,12 @@ the highest of which is its answer. Probes do not check their arguments:
 `check_labelled` does, and `probe_table`, which runs them all, calls it.
 """
 
-from jlejepa.probes.checks import Labelled, accuracy, check_labelled
+from jlejepa.probes.checks import (
+  Labelled,
+  accuracy,
+  check_classes,
+  check_labelled,
+)
 from jlejepa.probes.few_shot import draw_shots
 from jlejepa.probes.linear import logistic, ridge
 from jlejepa.probes.mlp import mlp_probe
@@ -24,6 +29,7 @@ __all__ = [
   "PROBES",
   "Labelled",
   "accuracy",
+  "check_classes",
   "check_labelled",
   "draw_shots",
   "format_table",

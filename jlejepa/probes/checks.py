@@ -40,10 +40,24 @@ def check_labelled(train_x, train_y, test_x, test_y) -> Labelled:
     )
   train_y = check_labels("training", train_y, len(train_x))
   test_y = check_labels("test", test_y, len(test_x))
+  num_classes = check_classes(train_y, test_y)
+  return Labelled(train_x, train_y, test_x, test_y, num_classes)
+
+
+def check_classes(train_y: np.ndarray, test_y: np.ndarray) -> int:
+  """Returns how many classes there are.
+
+  Args:
+    train_y: integers `[N]` of at least 0.
+    test_y: likewise, `[M]`.
+
+  Raises:
+    ValueError: for a class with no training sample, or fewer than two classes.
+  """
   num_classes = 1 + int(max(train_y.max(), test_y.max()))
-  if len(train_x) < num_classes:
+  if len(train_y) < num_classes:
     raise ValueError(
-      f"{len(train_x)} training samples are too few for {num_classes} classes "
+      f"{len(train_y)} training samples are too few for {num_classes} classes "
       "(labels count from 0): each class needs at least one"
     )
   counts = np.bincount(train_y, minlength=num_classes)
@@ -54,7 +68,7 @@ def check_labelled(train_x, train_y, test_x, test_y) -> Labelled:
     )
   if num_classes < 2:
     raise ValueError("all labels are 0: a probe needs at least two classes")
-  return Labelled(train_x, train_y, test_x, test_y, num_classes)
+  return num_classes
 
 
 def check_features(name: str, features) -> np.ndarray:

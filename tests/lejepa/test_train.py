@@ -186,6 +186,11 @@ def test_a_finished_run_trains_no_further(fit, finished):
   assert again["probes"] == result["probes"]
 
 
+def test_time_that_is_up_at_once_is_no_error(fit, tmp_path):
+  result = fit(tmp_path, "runtime.max_minutes=1e-9")
+  assert result["exit_code"] == 0 and result["pictures"] == {}
+
+
 def test_the_step_compiles_once(fit, tmp_path, monkeypatch):
   from jlejepa import train as module
 
@@ -285,6 +290,28 @@ def test_what_does_not_fit_is_one_line(fit, tmp_path, overrides, words):
   assert words in str(error.value)
   assert "\n" not in str(error.value)
   assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+  "labels, side, words",
+  [
+    (np.arange(64), 8, "class 10 of 0 .. 63 has no training sample"),
+    (np.arange(64) % 10, 6, "shape [8, 8, 1], test examples [6, 8, 1]"),
+  ],
+)
+def test_test_examples_that_cannot_be_asked(fit, tmp_path, labels, side, words):
+  test = from_arrays(np.zeros((64, side, 8, 1), np.uint8), labels)
+  with pytest.raises(UserError) as error:
+    fit(tmp_path / "run", test=test)
+  assert words in str(error.value) and "\n" not in str(error.value)
+  assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_are_all_the_same_teach_no_probe(fit, digits, tmp_path):
+  one = [data._replace(labels=0 * data.labels) for data in digits]
+  with pytest.raises(UserError, match="needs at least two classes"):
+    fit(tmp_path / "run", dataset=one[0], test=one[1])
+  assert not (tmp_path / "run").exists()
 
 
 def test_the_command_answers_a_mistake_with_code_2(tmp_path, capsys):
