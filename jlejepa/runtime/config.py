@@ -106,8 +106,8 @@ def validate(config: ConfigDict, schema: Mapping[str, Any]) -> None:
   """
   rules, values = flatten(schema), flatten(config)
   for key in values:
-    hint = suggestion(key, rules, "config.")
-    require(key in rules, f"no key config.{key}{hint}")
+    if key not in rules:
+      raise UserError(f"no key config.{key}{suggestion(key, rules, 'config.')}")
   for key, rule in rules.items():
     require(key in values, f"config.{key} is missing from the config")
     value = values[key]
