@@ -116,6 +116,9 @@ def paper() -> ConfigDict:
         batch=50,
         chunk=50,
         collect="plan",  # or "random"
+        # Collect beside the updates, with the weights from before them; else
+        # after the updates (Algorithm 1).
+        overlap=False,
         noise=0.3,
         replay_bytes=8 * 2**30,
       ),
@@ -157,11 +160,12 @@ def _cpu(config: ConfigDict) -> None:
   config.train.update(
     seed_episodes=8,
     max_episodes=100_000,
-    # 75 per episode: with 25 the reacher's model believed in rewards that were
+    # 50 per episode: with 25 the reacher's model believed in rewards that were
     # not there, and plans rested on them.
-    updates_per_collect=600,
+    updates_per_collect=400,
     batch=16,
     chunk=32,
+    overlap=True,
     replay_bytes=2 * 2**30,
   )
   config.runtime.max_minutes = 25.0

@@ -95,6 +95,7 @@ SCHEMA = dict(
     batch=positive_int,
     chunk=positive_int,
     collect=one_of("plan", "random"),
+    overlap=bool,
     noise=finite_nonnegative,
     replay_bytes=positive_int,
   ),

@@ -31,10 +31,16 @@ from jplanet import report
 from jplanet.check import check_config
 from jplanet.collect import collect, planned_policy
 from jplanet.counters import Counters
-from jplanet.learner import TrainState, init_state
+from jplanet.learner import TrainState
 from jplanet.replay import Episode
 from jplanet.scores import summarize
-from jplanet.setup import REPORT, Parts, build, episode_seeds
+from jplanet.setup import (
+  REPORT,
+  Parts,
+  build,
+  episode_seeds,
+  first_state,
+)
 from jplanet.setup_envs import EnvFactory, EnvMaker, keep_renderer
 
 AT_ONCE = 16
@@ -180,12 +186,7 @@ def restore_agent(
     UserError: there is none.
   """
   template = jax.eval_shape(
-    lambda: init_state(
-      jax.random.key(0),
-      parts.model,
-      parts.optimizer,
-      ema=config.optimizer.ema,
-    )
+    lambda: first_state(config, parts, jax.random.key(0))
   )
   restored = Checkpoints(folder.checkpoints).restore(template)
   require(

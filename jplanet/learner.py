@@ -20,6 +20,9 @@ class TrainState:
     params: the weights.
     average: their moving average, with which the agent acts; None when the
       agent acts with the latest weights.
+    behaviour: what the episodes under way are collected with, where they are
+      collected beside the updates: the acting weights before the updates.
+      None where they are collected after them.
     opt_state: the optimiser's.
     updates: int32 `[]`, updates made, skipped ones included.
     skipped: int32 `[]`, updates in a row skipped for a non-finite gradient.
@@ -27,6 +30,7 @@ class TrainState:
 
   params: Params
   average: Params | None
+  behaviour: Params | None
   opt_state: optax.OptState
   updates: Array
   skipped: Array
@@ -34,6 +38,18 @@ class TrainState:
   @property
   def acting_params(self) -> Params:
     return self.params if self.average is None else self.average
+
+  @property
+  def collecting_params(self) -> Params:
+    return self.acting_params if self.behaviour is None else self.behaviour
+
+
+def follow(state: TrainState) -> TrainState:
+  """Lets the next episodes be collected with what the agent acts with now."""
+  if state.behaviour is None:
+    return state
+  # A copy: donated buffers must not be shared.
+  return state.replace(behaviour=jax.tree.map(jnp.copy, state.acting_params))
 
 
 def check_gradients(state: TrainState) -> None:
@@ -48,13 +64,24 @@ def init_state(
   *,
   images: Array | None = None,
   ema: float = 0.0,
+  overlap: bool = False,
 ) -> TrainState:
-  """Makes the first state; `images` `[N, S, S, 3]` are examples for `init`."""
+  """Makes the first state.
+
+  Args:
+    key: for the weights.
+    model: the world model.
+    optimizer: its optimiser.
+    images: `[N, S, S, 3]`, examples for `model.init`.
+    ema: as for `make_train_step`.
+    overlap: episodes are collected beside the updates.
+  """
   params = model.init(key, images)
   return TrainState(
     params=params,
     # A copy: donated buffers must not be shared with `params`.
     average=jax.tree.map(jnp.copy, params) if ema else None,
+    behaviour=jax.tree.map(jnp.copy, params) if overlap else None,
     opt_state=optimizer.init(params),
     updates=jnp.zeros((), jnp.int32),
     skipped=jnp.zeros((), jnp.int32),
@@ -95,7 +122,7 @@ def make_train_step(
     average = state.average
     if ema:
       average = ema_update(average, params, ema, state.updates)
-    new = TrainState(
+    new = state.replace(
       params=params,
       average=average,
       opt_state=keep_finite(finite, opt_state, state.opt_state),

@@ -18,8 +18,8 @@ from jlejepa.runtime.flags import parse_options
 from jlejepa.runtime.nonfinite import load_bad_update
 from jlejepa.runtime.run_folder import read_config, resolve
 from jplanet.check import check_config
-from jplanet.learner import init_state, make_train_step
-from jplanet.setup import build
+from jplanet.learner import make_train_step
+from jplanet.setup import build, first_state
 from jplanet.setup_envs import EnvFactory, EnvMaker
 from jplanet.types import Batch
 
@@ -43,12 +43,9 @@ def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, Any]:
   check_config(config)
   dim = EnvFactory(config, env).action_dim
   parts = build(config, dim)
-  ema = config.optimizer.ema
   template = jax.eval_shape(
     lambda: {
-      "state": init_state(
-        jax.random.key(0), parts.model, parts.optimizer, ema=ema
-      ),
+      "state": first_state(config, parts, jax.random.key(0)),
       "key": jax.random.key(0),
     }
   )
@@ -59,7 +56,9 @@ def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, Any]:
     reward=np.zeros(sizes, np.float32),
   )
   inputs = load_bad_update(path, template)
-  step = jax.jit(make_train_step(parts.model, parts.optimizer, ema=ema))
+  step = jax.jit(make_train_step(
+      parts.model, parts.optimizer, ema=config.optimizer.ema
+    ))
   with jax.debug_nans(True):
     _, metrics = step(**jax.tree.map(jnp.asarray, inputs))
   return {name: float(value) for name, value in metrics.items()}

@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from jplanet.agent import Agent, make_agent
 from jplanet.collect import make_batched_act
+from jplanet.learner import TrainState, init_state
 from jplanet.optimizer import make_optimizer
 from jplanet.planning import bind_planner
-from jplanet.types import WorldModel
+from jplanet.types import Array, Key, WorldModel
 from jplanet.world_model import make_planet
 
 # What an episode is for: episodes for different uses never share a seed.
@@ -44,6 +45,20 @@ def build(config: ConfigDict, action_dim: int) -> Parts:
     optimizer=make_optimizer(**options),
     agent=agent,
     batched_act=make_batched_act(agent),
+  )
+
+
+def first_state(
+  config: ConfigDict, parts: Parts, key: Key, images: Array | None = None
+) -> TrainState:
+  """Makes the state before the first update; `images` as `init_state`."""
+  return init_state(
+    key,
+    parts.model,
+    parts.optimizer,
+    images=images,
+    ema=config.optimizer.ema,
+    overlap=config.train.overlap,
   )
 
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -30,10 +31,18 @@ from jlejepa.runtime.stop import StopSignal
 from jplanet import report
 from jplanet.check import check_config
 from jplanet.collect import collect, planned_policy, random_policy
+from jplanet.collector import Collector
 from jplanet.counters import Counters
-from jplanet.learner import check_gradients, init_state, make_train_step
+from jplanet.learner import check_gradients, follow, make_train_step
 from jplanet.replay import Episode, Replay
-from jplanet.setup import EVALUATE, TRAIN, Parts, build, episode_seeds
+from jplanet.setup import (
+  EVALUATE,
+  TRAIN,
+  Parts,
+  build,
+  episode_seeds,
+  first_state,
+)
 from jplanet.setup_envs import (
   EnvFactory,
   EnvMaker,
@@ -111,6 +120,7 @@ class Trainer:
       config.evaluate.episodes * len(factory.tasks), workers=env.workers
     )
     stack.callback(self.eval_envs.close)
+    self.collector = stack.enter_context(Collector(self.envs))
     self.key = jax.random.key(config.seed)
     self.step = jax.jit(
       make_train_step(
@@ -175,18 +185,16 @@ class Trainer:
     longest = max(len(e.image) for e in self.replay.episodes)
     require_chunk(self.config.train.chunk, longest)
     images = np.concatenate([e.image for e in self.replay.episodes])
-    self.state = init_state(
-      jax.random.fold_in(self.key, 0),
-      self.parts.model,
-      self.parts.optimizer,
-      images=images,
-      ema=self.config.optimizer.ema,
+    self.state = first_state(
+      self.config, self.parts, jax.random.fold_in(self.key, 0), images
     )
 
   def fit(self, target: int) -> None:
     """Updates the model on chunks of the replay, up to `target` updates."""
     start, first = time.monotonic(), self.counters.updates
     metrics = {}
+    if self.config.train.overlap and not self.collector.under_way:
+      self.start_round(random=self.config.train.collect == "random")
     for update in range(first, target):
       self.state, metrics = self.step(self.state, **self.step_inputs(update))
       self.counters = self.counters._replace(updates=update + 1)
@@ -221,23 +229,13 @@ class Trainer:
 
   def collect(self, *, random: bool) -> None:
     """Adds one episode of every environment to the replay."""
-    start = time.monotonic()
-    seeds = episode_seeds(
-      self.config.seed, TRAIN, self.counters.episodes, self.envs.num_envs
-    )
-    if random:
-      policy = random_policy(seeds, self.factory.action_dim)
-    else:
-      policy = self._policy(seeds, self.config.train.noise)
-    diverged, restarts = self.envs.physics_errors, self.envs.restarts
-    episodes = collect(
-      self.envs, seeds, policy, should_stop=lambda: self.stop.requested
-    )
-    if episodes is None:
+    if not self.collector.under_way:
+      self.start_round(random=random)
+    played = self.collector.finish(lambda: self.stop.requested)
+    if played is None:
       return
-    self._count_faults(
-      self.envs.physics_errors - diverged, self.envs.restarts - restarts
-    )
+    self._count_faults(played.diverged, played.restarts)
+    episodes = played.episodes
     for episode in episodes:
       self.replay.add(episode)
     self.counters = self.counters.add_episodes(
@@ -247,9 +245,24 @@ class Trainer:
     self.row |= {
       "train_return": float(np.mean(returns)),
       "replay_bytes": self.replay.nbytes,
-      "seconds_collect": time.monotonic() - start,
+      "seconds_collect": played.seconds,
     }
+    if self.state is not None:
+      self.state = follow(self.state)
     self._log()
+
+  def start_round(self, *, random: bool) -> None:
+    """Begins the next episodes: of random actions, or planned."""
+    seeds = episode_seeds(
+      self.config.seed, TRAIN, self.counters.episodes, self.envs.num_envs
+    )
+    if random:
+      policy = random_policy(seeds, self.factory.action_dim)
+    else:
+      # A copy: the updates beside it take the buffers of the state.
+      params = jax.tree.map(jnp.copy, self.state.collecting_params)
+      policy = self._policy(params, seeds, self.config.train.noise)
+    self.collector.start(seeds, policy)
 
   def _count_faults(self, diverged: int, restarts: int) -> None:
     c, all_of_them = self.counters, diverged >= self.envs.num_envs
@@ -274,7 +287,7 @@ class Trainer:
     episodes = collect(
       self.eval_envs,
       seeds,
-      self._policy(seeds, 0.0),
+      self._policy(self.state.acting_params, seeds, 0.0),
       should_stop=lambda: bool(self.stop.exit_code),
     )
     if episodes is None:
@@ -320,6 +333,7 @@ class Trainer:
 
   def finish(self) -> dict[str, Any]:
     """Saves, evaluates a last time, and draws the pictures."""
+    self.collector.cancel()
     self.save()
     self.progress.close()
     result = self.row | self.counters.numbers()
@@ -341,11 +355,11 @@ class Trainer:
         )
     return result
 
-  def _policy(self, seeds, noise):
+  def _policy(self, params, seeds, noise):
     return planned_policy(
       self.parts.batched_act,
       self.parts.agent,
-      self.state.acting_params,
+      params,
       jax.random.fold_in(self.key, 2),
       seeds,
       noise,
@@ -353,12 +367,7 @@ class Trainer:
 
   def _restore(self) -> None:
     self.template = jax.eval_shape(
-      lambda: init_state(
-        self.key,
-        self.parts.model,
-        self.parts.optimizer,
-        ema=self.config.optimizer.ema,
-      )
+      lambda: first_state(self.config, self.parts, self.key)
     )
     restored = self.checkpoints.restore(self.template)
     if restored is not None:

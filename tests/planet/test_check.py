@@ -135,7 +135,7 @@ def test_a_short_environment_of_ones_own_is_found_out_before_compiling(
   def never(*args, **kwargs):
     raise AssertionError("weights were made")
 
-  monkeypatch.setattr(train, "init_state", never)
+  monkeypatch.setattr(train, "first_state", never)
   monkeypatch.setattr(train.Trainer, "_restore", lambda self: None)
   # 4 decisions and the reset are 5 entries; a chunk of 6 does not fit.
   with pytest.raises(UserError, match=r"chunk=6 .* has 5 entries"):

@@ -1,0 +1,95 @@
+"""Training episodes, played before they are wanted or when they are."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
+
+from jplanet.collect import Policy, collect
+from jplanet.replay import Episode
+
+POLL_SECONDS = 0.1
+
+
+class Round(NamedTuple):
+  """One episode of every environment, and what it took.
+
+  Attributes:
+    episodes: one per environment.
+    seconds: the time from the first reset to the last step.
+    diverged: episodes that a diverging simulation cut short.
+    restarts: worker processes that had to be replaced.
+  """
+
+  episodes: list[Episode]
+  seconds: float
+  diverged: int
+  restarts: int
+
+
+class Collector:
+  """Plays rounds of episodes; at most one is under way.
+
+  `start` plays one in a thread, beside the updates of the model, and `finish`
+  waits for it; without a `start`, `finish` plays it then. An episode is a
+  function of its seed and its policy, so both give the same episodes. Use it in
+  a `with` block: leaving it ends a round that nobody waits for.
+
+  Args:
+    envs: environments in lockstep, as `jplanet.envs.Lockstep`.
+  """
+
+  def __init__(self, envs):
+    self._envs = envs
+    self._cancel = threading.Event()
+    self._pool = ThreadPoolExecutor(1, thread_name_prefix="collect")
+    self._future: Future | None = None
+
+  def __enter__(self) -> "Collector":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.cancel()
+    self._pool.shutdown()
+
+  @property
+  def under_way(self) -> bool:
+    """Whether a round was started and not yet fetched."""
+    return self._future is not None
+
+  def start(self, seeds: Sequence[int], policy: Policy) -> None:
+    """Begins a round in a thread; its errors are raised by `finish`."""
+    if self.under_way:
+      raise RuntimeError("a round is under way: call finish first")
+    self._cancel.clear()
+    self._future = self._pool.submit(self._play, seeds, policy)
+
+  def finish(self, should_stop: Callable[[], bool]) -> Round | None:
+    """Returns the round that was started; None if asked to stop meanwhile."""
+    future = self._future
+    while not wait([future], timeout=POLL_SECONDS).done:
+      if should_stop():
+        self._cancel.set()
+    self._future = None
+    return future.result()
+
+  def cancel(self) -> None:
+    """Gives up the round under way, if there is one."""
+    if self.under_way:
+      self.finish(lambda: True)
+
+  def _play(self, seeds: Sequence[int], policy: Policy) -> Round | None:
+    begin = time.monotonic()
+    diverged, restarts = self._envs.physics_errors, self._envs.restarts
+    episodes = collect(
+      self._envs, list(seeds), policy, should_stop=self._cancel.is_set
+    )
+    if episodes is None:
+      return None
+    return Round(
+      episodes=episodes,
+      seconds=time.monotonic() - begin,
+      diverged=self._envs.physics_errors - diverged,
+      restarts=self._envs.restarts - restarts,
+    )

@@ -1,0 +1,144 @@
+"""Episodes collected beside the updates are those collected after them."""
+
+import threading
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from jlejepa.runtime.metrics import read_metrics
+from jplanet import report, train
+from jplanet.collect import Policy, collect, random_policy
+from jplanet.collector import Collector
+from jplanet.envs import Lockstep, check_env
+from jplanet.train import Trainer, fit
+
+SEEDS = [3, 4]
+
+
+@pytest.fixture
+def envs(dial):
+  return Lockstep([check_env(dial(9), size=8) for _ in SEEDS])
+
+
+def never():
+  return False
+
+
+def blocking_policy(gate):
+  """Waits for `gate` at its second decision."""
+
+  def act(carry, images, t):
+    if t == 1:
+      assert gate.wait(30)
+    return np.zeros((len(images), 1), np.float32), carry
+
+  return Policy(lambda: None, act)
+
+
+def test_a_thread_plays_the_same_episodes(envs):
+  expected = collect(envs, SEEDS, random_policy(SEEDS, 1))
+  with Collector(envs) as collector:
+    assert not collector.under_way
+    collector.start(SEEDS, random_policy(SEEDS, 1))
+    assert collector.under_way
+    played = collector.finish(never)
+    assert not collector.under_way
+  assert (played.diverged, played.restarts) == (0, 0) and played.seconds > 0
+  for one, two in zip(expected, played.episodes, strict=True):
+    for a, b in zip(one, two, strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+def test_one_round_at_a_time_and_it_can_be_given_up(envs):
+  gate = threading.Event()
+  with Collector(envs) as collector:
+    collector.start(SEEDS, blocking_policy(gate))
+    with pytest.raises(RuntimeError, match="a round is under way"):
+      collector.start(SEEDS, blocking_policy(gate))
+    threading.Timer(0.3, gate.set).start()
+    asked = []
+    assert collector.finish(lambda: asked.append(0) or True) is None
+    assert asked
+    # Given up is not stopped for ever.
+    collector.start(SEEDS, random_policy(SEEDS, 1))
+    assert len(collector.finish(never).episodes) == 2
+    gate.clear()
+    collector.start(SEEDS, blocking_policy(gate))
+    threading.Timer(0.3, gate.set).start()
+  # Left in the middle of a round: its thread has ended.
+  assert not [t for t in threading.enumerate() if "collect" in t.name]
+
+
+def test_an_error_of_the_thread_reaches_the_caller(envs):
+  def act(carry, images, t):
+    raise ValueError("a policy that fails")
+
+  with Collector(envs) as collector:
+    collector.start(SEEDS, Policy(lambda: None, act))
+    with pytest.raises(ValueError, match="a policy that fails"):
+      collector.finish(never)
+
+
+class AtOnce(Collector):
+  """Plays when the episodes are wanted; nothing runs beside anything."""
+
+  def start(self, seeds, policy):
+    self._args = seeds, policy
+    self._future = SimpleNamespace()
+
+  def finish(self, should_stop):
+    self._future = None
+    return self._play(*self._args)
+
+
+def run(monkeypatch, config, folder, env, collector=Collector):
+  """Trains and notes what each planned round was collected with."""
+  rounds = []
+
+  class Kept(Trainer):
+    def start_round(self, *, random):
+      if not random:
+        weights = jax.device_get(self.state.collecting_params)
+        rounds.append((self.counters.updates, weights))
+      super().start_round(random=random)
+
+  monkeypatch.setattr(train, "Collector", collector)
+  monkeypatch.setattr(train, "Trainer", Kept)
+  monkeypatch.setattr(report, "write_pictures", lambda *args: {})
+  fit(config, folder, env=env, quiet=True)
+  rows = [
+    {k: v for k, v in row.items() if "seconds" not in k and k != "minutes"}
+    for row in read_metrics(folder)
+  ]
+  return rounds, rows
+
+
+def same(one, two):
+  return all(
+    np.array_equal(a, b)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True)
+  )
+
+
+def test_rounds_use_the_weights_of_the_phase_before(
+  monkeypatch, compile_once, tiny_config, dial, tmp_path
+):
+  config = tiny_config()
+  assert config.train.overlap
+  rounds, rows = run(monkeypatch, config, tmp_path / "beside", dial)
+  # Started before the 3 updates of each phase.
+  assert [updates for updates, _ in rounds] == [0, 3, 6]
+  assert not same(rounds[0][1], rounds[1][1])
+
+  again, same_rows = run(
+    monkeypatch, config, tmp_path / "at_once", dial, AtOnce
+  )
+  assert rows == same_rows
+  assert all(same(a[1], b[1]) for a, b in zip(rounds, again, strict=True))
+
+  after, _ = run(
+    monkeypatch, tiny_config("train.overlap=false"), tmp_path / "after", dial
+  )
+  assert [updates for updates, _ in after] == [3, 6, 9]
