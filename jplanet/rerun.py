@@ -56,9 +56,9 @@ def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, Any]:
     reward=np.zeros(sizes, np.float32),
   )
   inputs = load_bad_update(path, template)
-  step = jax.jit(make_train_step(
-      parts.model, parts.optimizer, ema=config.optimizer.ema
-    ))
+  step = jax.jit(
+    make_train_step(parts.model, parts.optimizer, ema=config.optimizer.ema)
+  )
   with jax.debug_nans(True):
     _, metrics = step(**jax.tree.map(jnp.asarray, inputs))
   return {name: float(value) for name, value in metrics.items()}
