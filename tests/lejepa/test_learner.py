@@ -18,6 +18,9 @@ from jlejepa.model import Model, project
 from jlejepa.optimizers import make_optimizer, make_schedule
 from jlejepa.views import Views
 
+# Tests share programs.
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 B, D, C = 16, 6, 3
 OPTIONS = LossOptions(
   lam=0.1,
@@ -47,13 +50,16 @@ def make_views(key, x):
 def make_run(options=OPTIONS, model=None, optimizer=None, classes=C):
   model = model or make_model()
   optimizer = optimizer or make_optimizer(1e-2, total_steps=100)
-  state = init_state(
-    jax.random.key(0),
-    model,
-    optimizer,
-    jnp.zeros((2, 4)),
+  # As one program: it is many small operations.
+  init = partial(
+    init_state,
+    model=model,
+    optimizer=optimizer,
     num_classes=classes,
     average=options.average,
+  )
+  state = jax.jit(lambda key: init(key, images=jnp.zeros((2, 4))))(
+    jax.random.key(0)
   )
   return state, jax.jit(make_train_step(model, optimizer, make_views, options))
 
@@ -74,6 +80,7 @@ def test_the_first_step_is_the_gradient_of_the_loss(batch):
   )
   views = jax.vmap(make_views)(jax.random.split(view_key, B), batch[0])
 
+  @jax.jit
   @jax.grad
   def gradient(networks):
     seen = project(model, networks, state.batch_stats, views, path_key)
