@@ -7,12 +7,11 @@ operation that gives nan, and its traceback leads to it.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jlejepa.runtime.again import describe_update, make_again
 from jlejepa.runtime.errors import exit_on_user_error
 from jlejepa.runtime.flags import parse_options
 from jlejepa.runtime.nonfinite import load_bad_update
@@ -24,7 +23,7 @@ from jplanet.setup_envs import EnvFactory, EnvMaker
 from jplanet.types import Batch
 
 
-def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, Any]:
+def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, float]:
   """Makes a run's bad update again.
 
   Args:
@@ -55,22 +54,15 @@ def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, Any]:
     action=np.zeros((*sizes, dim), np.float32),
     reward=np.zeros(sizes, np.float32),
   )
-  inputs = load_bad_update(path, template)
-  step = jax.jit(
-    make_train_step(parts.model, parts.optimizer, ema=config.optimizer.ema)
-  )
-  with jax.debug_nans(True):
-    _, metrics = step(**jax.tree.map(jnp.asarray, inputs))
-  return {name: float(value) for name, value in metrics.items()}
+  step = make_train_step(parts.model, parts.optimizer, ema=config.optimizer.ema)
+  return make_again(step, load_bad_update(path, template))
 
 
 @exit_on_user_error()
 def run(argv: Sequence[str] | None = None) -> None:
   """Runs the command `python -m jplanet.rerun`."""
   options = parse_options(argv, options={"workdir": str}, prog="jplanet-rerun")
-  metrics = rerun(options.workdir)
-  words = [f"{name} {value:.4g}" for name, value in metrics.items()]
-  print(f"the update is finite: {', '.join(words)}")
+  print(describe_update(rerun(options.workdir)))
 
 
 if __name__ == "__main__":
