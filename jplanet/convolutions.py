@@ -1,14 +1,14 @@
 """Convolutions of stride 2 without padding, and their transposes.
 
-Two forms of each, of the same numbers: XLA's own for accelerators, and one of
-matrix products for the CPU, where XLA's gradients of a convolution are many
-times slower than the products that they consist of.
+Two forms of each, of the same numbers: XLA's convolutions for accelerators, and
+one of matrix products for the CPU, where XLA's gradients of a convolution are
+many times slower than the products that they consist of.
 
-In the form of products a stride of 2 is folded into channels (four pixels of a
-2x2 square side by side), so that one kind of convolution is left, of stride 1,
-and its transpose; each is the gradient of the other. Patches are made for a few
-pictures at a time and made again for the gradient: held all at once they would
-be the largest array of a training step.
+In the form of products, and in every transpose, a stride of 2 is folded into
+channels (four pixels of a 2x2 square side by side), so that one kind of
+convolution is left, of stride 1, and its transpose; each is the gradient of the
+other. Patches are made for a few pictures at a time and made again for the
+gradient: held all at once they would be the largest array of a training step.
 """
 
 import jax
@@ -58,18 +58,20 @@ def conv_transpose(
   Returns:
     `[N, 2 * (H - 1) + k, 2 * (W - 1) + k, O]`.
   """
-  if not _by_products(products):
-    return lax.conv_transpose(
-      x, kernel, (2, 2), "VALID", dimension_numbers=DIMS
-    )
   size = len(kernel)
   rows, columns = (2 * (n - 1) + size for n in x.shape[1:3])
   odd = (0, size % 2)
   # Turned, because the kernel is not flipped where the output is read: pixel i
   # of the output is the sum of x[j] * kernel[size - 1 - (i - 2 j)].
-  turned = jnp.pad(kernel[::-1, ::-1], (odd, odd, (0, 0), (0, 0)))
+  turned = kernel[::-1, ::-1]
+  if x.shape[1:3] == (1, 1):
+    # Nothing overlaps, and one product makes it.
+    matrix = jnp.moveaxis(turned, 2, 0).reshape(kernel.shape[2], -1)
+    return _multiply(x, matrix).reshape(-1, size, size, kernel.shape[3])
+  turned = jnp.pad(turned, (odd, odd, (0, 0), (0, 0)))
   folded = _fold_kernel(turned.swapaxes(2, 3))
-  return _unfold(_conv1_transpose(x, folded))[:, :rows, :columns]
+  transpose = _conv1_transpose if _by_products(products) else _lax_transpose
+  return _unfold(transpose(x, folded))[:, :rows, :columns]
 
 
 def _by_products(products: bool | None) -> bool:
@@ -120,6 +122,21 @@ def _conv1_transpose(y: Array, kernel: Array) -> Array:
     return _add_patches(patches, len(kernel))
 
   return _by_chunks(one, y)
+
+
+def _lax_transpose(y: Array, kernel: Array) -> Array:
+  """The same by XLA, as a plain convolution of stride 1.
+
+  XLA's own transposed convolution of stride 2 goes over a picture with zeros
+  between its pixels. With a kernel that is not flipped, or for the kernel's
+  gradient, it has no fast form on NVIDIA GPUs (jax issues 23783 and 31662).
+  """
+  border = (len(kernel) - 1,) * 2
+  padded = jnp.pad(y, ((0, 0), border, border, (0, 0)))
+  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+  return lax.conv_general_dilated(
+    padded, flipped, (1, 1), "VALID", dimension_numbers=DIMS
+  )
 
 
 def _kernel_gradient(x: Array, y: Array, kernel: Array) -> Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from jplanet import convolutions
 from jplanet.convolutions import conv, conv_transpose
@@ -12,17 +13,36 @@ from jplanet.networks import ConvEncoder, make_image_networks
 KEY = jax.random.key(0)
 # 9 leaves a row over, 1 is where the decoder starts.
 CASES = [(conv, 4, 9), (conv, 6, 8)]
-CASES += [(conv_transpose, 5, 1), (conv_transpose, 6, 4)]
+CASES += [
+  (conv_transpose, 5, 1),
+  (conv_transpose, 5, 3),
+  (conv_transpose, 6, 4),
+]
 
 
-def both(function, size, side, pictures=3, dtype="float32"):
-  """Value and gradients in the forms (lax, products), as float32."""
+def plain(function):
+  """What XLA calls the same."""
+  if function is conv_transpose:
+    return lambda x, k: lax.conv_transpose(
+      x, k, (2, 2), "VALID", dimension_numbers=convolutions.DIMS
+    )
+  return lambda x, k: lax.conv_general_dilated(
+    x, k, (2, 2), "VALID", dimension_numbers=convolutions.DIMS
+  )
+
+
+def forms(function, size, side, pictures=3, dtype="float32"):
+  """Value and gradients by XLA alone and in both our forms, as float32."""
   keys = jax.random.split(KEY, 3)
   x = jax.random.normal(keys[0], (pictures, side, side, 5)).astype(dtype)
   kernel = jax.random.normal(keys[1], (size, size, 5, 7)).astype(dtype)
   results = []
-  for products in (False, True):
-    call = lambda x, k, p=products: function(x, k, products=p)
+  calls = [plain(function)]
+  calls += [
+    lambda x, k, p=products: function(x, k, products=p)
+    for products in (False, True)
+  ]
+  for call in calls:
     y, pull = jax.vjp(call, x, kernel)
     weight = jax.random.normal(keys[2], y.shape).astype(dtype)
     results.append([np.asarray(a, np.float32) for a in (y, *pull(weight))])
@@ -33,20 +53,22 @@ def both(function, size, side, pictures=3, dtype="float32"):
 def test_both_forms_agree(monkeypatch, function, size, side):
   # 6 pictures in two chunks of 3.
   monkeypatch.setattr(convolutions, "CHUNK", 4)
-  expected, got = both(function, size, side, pictures=6)
-  for a, b in zip(expected, got):
-    np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-4)
+  expected, *others = forms(function, size, side, pictures=6)
+  for got in others:
+    for a, b in zip(expected, got):
+      np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("function, size, side", [CASES[0], CASES[-1]])
+@pytest.mark.parametrize("function, size, side", [CASES[0], *CASES[2:]])
 def test_both_forms_agree_in_bfloat16(function, size, side):
-  expected, got = both(function, size, side, dtype="bfloat16")
-  for a, b in zip(expected, got):
-    # One step of bfloat16's eight bits, at the largest value.
-    np.testing.assert_allclose(b, a, rtol=2e-2, atol=2e-2 * np.abs(a).max())
+  expected, *others = forms(function, size, side, dtype="bfloat16")
+  for got in others:
+    for a, b in zip(expected, got):
+      # One step of bfloat16's eight bits, at the largest value.
+      np.testing.assert_allclose(b, a, rtol=2e-2, atol=2e-2 * np.abs(a).max())
 
 
-@pytest.mark.parametrize("function, size, side", [CASES[0], CASES[-1]])
+@pytest.mark.parametrize("function, size, side", [CASES[0], *CASES[2:]])
 def test_pictures_one_by_one_are_the_batch(function, size, side):
   x = jax.random.normal(KEY, (4, side, side, 5))
   kernel = jax.random.normal(KEY, (size, size, 5, 7))
