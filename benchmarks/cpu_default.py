@@ -149,7 +149,8 @@ def cycle(overrides: list[str]) -> tuple[float, dict[str, float]]:
   for episode in collect(envs, seeds, policy):
     clock.timed("store", replay.add)(episode)
   wait = lambda *args: jax.block_until_ready(step(*args))
-  for _ in range(config.train.updates_per_collect):
+  decisions = sum(len(e.reward) - 1 for e in replay.episodes) // 2
+  for _ in range(round(config.train.updates_per_decision * decisions)):
     batch = clock.timed("sample", sample)()
     state, _ = clock.timed("update (compiled)", wait)(state, batch, key)
   total = time.perf_counter() - start

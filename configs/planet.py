@@ -112,7 +112,8 @@ def paper() -> ConfigDict:
       train=dict(
         seed_episodes=5,
         max_episodes=1000,  # per task, the seed episodes included
-        updates_per_collect=100,
+        updates_per_collect=100,  # after every collect phase; or
+        updates_per_decision=0.0,  # for every decision so far; one of them is 0
         batch=50,
         chunk=50,
         collect="plan",  # or "random"
@@ -160,9 +161,10 @@ def _cpu(config: ConfigDict) -> None:
   config.train.update(
     seed_episodes=8,
     max_episodes=100_000,
-    # 50 per episode: with 25 the reacher's model believed in rewards that were
-    # not there, and plans rested on them.
-    updates_per_collect=400,
+    # 25 per episode of the cart-pole, 50 of the reacher, whose model believes
+    # in rewards that are not there with 25.
+    updates_per_collect=0,
+    updates_per_decision=0.2,
     batch=16,
     chunk=32,
     overlap=True,
@@ -180,8 +182,9 @@ def _debug(config: ConfigDict) -> None:
     candidates=8, elites=2, iterations=2, include_mean=True
   )
   config.train.update(
-    seed_episodes=2, max_episodes=6, updates_per_collect=4, batch=4, chunk=10
-  )
+    seed_episodes=2, max_episodes=6, batch=4, chunk=10,
+    updates_per_collect=4, updates_per_decision=0.0,
+  )  # fmt: skip
   config.evaluate.update(every=1, episodes=2)
   config.runtime.update(max_minutes=0.0, checkpoint_every=1)
 
@@ -189,7 +192,7 @@ def _debug(config: ConfigDict) -> None:
 def _all_tasks(config: ConfigDict) -> None:
   config.task = SIX_TASKS
   config.env.num_envs = 6
-  config.train.updates_per_collect = 600
+  config.train.updates_per_collect *= 6
 
 
 def _random_collection(config: ConfigDict) -> None:

@@ -18,6 +18,7 @@ from jplanet.world_model import make_planet
 
 # The product of a few sizes must stay below 2**63, where XLA ends the process.
 LARGEST_SIZE = 10**6
+MOST_UPDATES = 1000  # a decision
 _COUNTS = ("train.max_episodes", "train.updates_per_collect", "seed")
 
 
@@ -91,7 +92,8 @@ SCHEMA = dict(
   train=dict(
     seed_episodes=positive_int,
     max_episodes=positive_int,
-    updates_per_collect=positive_int,
+    updates_per_collect=nonnegative_int,
+    updates_per_decision=finite_nonnegative,
     batch=positive_int,
     chunk=positive_int,
     collect=one_of("plan", "random"),
@@ -134,6 +136,13 @@ def check_config(config: ConfigDict) -> None:
     seeds < train.max_episodes * len(tasks),
     f"config.train.max_episodes={train.max_episodes} leaves no episode after"
     f" the {seeds} seed episodes of {len(tasks)} task(s): raise it",
+  )
+  collect, decision = train.updates_per_collect, train.updates_per_decision
+  require(
+    (collect > 0) != (decision > 0) and decision <= MOST_UPDATES,
+    f"config.train.updates_per_collect={collect} and"
+    f" config.train.updates_per_decision={decision}: one of them must be 0, and"
+    f" the other above it (and the latter at most {MOST_UPDATES})",
   )
   require(
     config.model.kind == "rssm" or not config.model.belief_only,

@@ -170,6 +170,7 @@ class Trainer:
         self.init()
       phase = (c.episodes - self.seed_episodes) // self.config.env.num_envs
       target = (phase + 1) * self.config.train.updates_per_collect
+      target += round(c.decisions * self.config.train.updates_per_decision)
       every = self.config.evaluate.every
       if c.updates < target:
         self.fit(target)

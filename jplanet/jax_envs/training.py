@@ -218,6 +218,11 @@ def _check(env: JaxEnv, config: ConfigDict, rounds: int, num_envs: int) -> None:
   check_config(config)
   require(rounds >= 1, f"rounds must be at least 1, got {rounds}")
   require(num_envs >= 1, f"num_envs must be at least 1, got {num_envs}")
+  require(
+    config.train.updates_per_collect > 0,
+    "training on the device makes the same number of updates in every round:"
+    " set config.train.updates_per_collect, and updates_per_decision to 0",
+  )
   image = jax.eval_shape(lambda k: env.render(env.reset(k)), jax.random.key(0))
   size = config.env.size
   require(

@@ -74,9 +74,10 @@ def test_the_paper_takes_its_constants_from_appendix_a():
 
 
 def test_the_cpu_default_fits_its_model_long_enough():
-  # 25 updates per episode were too few for the reacher (results/README.md).
+  # 25 updates per episode were too few for the reacher (results/README.md),
+  # whose episodes have 250 decisions.
   config = load_config("planet.py:cpu")
-  assert config.train.updates_per_collect / config.env.num_envs == 50
+  assert config.train.updates_per_decision * 250 == 50
   icem = config.planner.icem
   assert config.planner.name == "icem" and config.planner.warm_start
   assert (icem.candidates, icem.init_std, icem.noise_beta) == (100, 1.0, 2.5)

@@ -344,6 +344,11 @@ def test_the_model_and_the_planner_run_on_the_device():
     ([], {"rounds": 0}, "rounds must be at least 1, got 0"),
     ([], {"num_envs": 0}, "num_envs must be at least 1, got 0"),
     (["planner.cem.elites=99"], {}, "config.planner.cem: elites"),
+    (
+      ["train.updates_per_collect=0", "train.updates_per_decision=1"],
+      {},
+      "set config.train.updates_per_collect",
+    ),
   ],
 )
 def test_what_cannot_be_trained_is_refused_in_a_line(
@@ -376,6 +381,7 @@ def test_the_pendulum_is_learned():
     [
       "model.belief=64", "model.hidden=64", "model.state=16",
       "planner.horizon=15", "train.chunk=24", "train.updates_per_collect=100",
+      "train.updates_per_decision=0",
       "evaluate.every=0", "evaluate.episodes=8", "planner.name=cem",
       "planner.cem.candidates=100", "planner.cem.elites=10",
       "planner.cem.iterations=3", "planner.cem.include_mean=true",

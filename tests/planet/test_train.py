@@ -76,34 +76,37 @@ def assert_equal_bits(one, two):
   jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+class Dry(Trainer):
+  """Counts the phases of a schedule, of which none does anything."""
+
+  def __init__(self, config, seed_episodes, lengths):
+    self.config, self.lengths = config, lengths
+    self.counters, self.state = Counters(), None
+    self.seed_episodes = seed_episodes
+    self.max_episodes = config.train.max_episodes
+    self.stop, self.log = SimpleNamespace(requested=False), []
+
+  def init(self):
+    self.state = ()
+
+  def fit(self, target):
+    self.counters = self.counters._replace(updates=target)
+
+  def collect(self, *, random):
+    self.counters = self.counters.add_episodes(self.lengths, [4])
+    self.log.append((random, self.counters.updates))
+
+  def evaluate(self):
+    evaluations = self.counters.evaluations + 1
+    self.counters = self.counters._replace(evaluations=evaluations)
+
+  def save(self):
+    pass
+
+
 def test_the_papers_schedule():
   """5 seed episodes, then 100 updates before each of the other 995."""
-
-  class Dry(Trainer):
-    def __init__(self):
-      self.config = load_config("planet.py:cheetah_run")
-      self.counters, self.state = Counters(), None
-      self.seed_episodes, self.max_episodes = 5, 1000
-      self.stop, self.log = SimpleNamespace(requested=False), []
-
-    def init(self):
-      self.state = ()
-
-    def fit(self, target):
-      self.counters = self.counters._replace(updates=target)
-
-    def collect(self, *, random):
-      self.counters = self.counters.add_episodes([250], [4])
-      self.log.append((random, self.counters.updates))
-
-    def evaluate(self):
-      evaluations = self.counters.evaluations + 1
-      self.counters = self.counters._replace(evaluations=evaluations)
-
-    def save(self):
-      pass
-
-  trainer = Dry()
+  trainer = Dry(load_config("planet.py:cheetah_run"), 5, [250])
   trainer.run()
   counts = trainer.counters
   assert [random for random, _ in trainer.log] == [True] * 5 + [False] * 995
@@ -113,6 +116,14 @@ def test_the_papers_schedule():
   assert (counts.decisions, counts.env_steps) == (250_000, 1_000_000)
   # After every tenth of 995 phases.
   assert counts.evaluations == 99
+
+
+def test_updates_can_follow_the_decisions():
+  """A fifth of the decisions so far, however long the episodes are."""
+  config = load_config("planet.py:cpu", ["train.max_episodes=32"])
+  trainer = Dry(config, 8, [125] * 7 + [25])
+  trainer.run()
+  assert [updates for _, updates in trainer.log] == [0, 180, 360, 540]
 
 
 def test_everything_is_counted(whole, dial):
