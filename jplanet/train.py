@@ -18,7 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jlejepa.runtime.allocator import restart_with_tuned_allocator
+from jlejepa.runtime.allocator import (
+  one_core_for_each_program,
+  restart_with_tuned_allocator,
+)
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.errors import exit_on_user_error, require
 from jlejepa.runtime.files import explain_disk_errors
@@ -415,11 +418,14 @@ def _round_up(number: int, multiple: int) -> int:
 @exit_on_user_error()
 def run(argv: list[str] | None = None) -> None:
   """Runs the command `python -m jplanet.train`."""
-  if argv is None:
-    restart_with_tuned_allocator()
   flags = parse_flags(
     argv, default_spec="planet.py:cpu", default_workdir="", prog="jplanet-train"
   )
+  if argv is None:
+    overlap = flags.config.train.overlap
+    if overlap:
+      one_core_for_each_program()
+    restart_with_tuned_allocator(arenas=8 if overlap else 1)
   workdir = flags.workdir or f"runs/{flags.config.task.replace(',', '+')}"
   result = fit(flags.config, workdir, force=flags.force)
   print(report.summary(result))

@@ -18,16 +18,33 @@ SETTINGS = {
 }
 
 
-def restart_with_tuned_allocator() -> None:
+def restart_with_tuned_allocator(arenas: int = 1) -> None:
   """Replaces this process by itself under `SETTINGS`, at most once.
 
   glibc reads them when a process starts, so they cannot be set later. Does
   nothing where they mean nothing (another C library) or where the user has set
   one of them. Call it first thing in a command, never in a library.
+
+  Args:
+    arenas: heaps, above 1 for programs that run side by side: on one heap they
+      wait for each other's allocations.
   """
   chosen = any(name in os.environ for name in SETTINGS)
   if chosen or platform.libc_ver()[0] != "glibc":
     return
-  os.environ.update(SETTINGS)
+  os.environ.update(SETTINGS, MALLOC_ARENA_MAX=str(arenas))
   sys.stdout.flush()
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def one_core_for_each_program() -> None:
+  """Lets no XLA program on the CPU spread over several cores.
+
+  For programs that run side by side: where each wants all cores, they wait for
+  one another. Call it before JAX starts its backend. Does nothing where the
+  user has set the flag.
+  """
+  flags = os.environ.get("XLA_FLAGS", "")
+  if "xla_cpu_multi_thread_eigen" not in flags:
+    flags += " --xla_cpu_multi_thread_eigen=false"
+    os.environ["XLA_FLAGS"] = flags.strip()
