@@ -32,9 +32,8 @@ from jplanet.diagnostics import (
 from jplanet.diagnostics_data import Recorded, pad_episodes, record_episodes
 from jplanet.envs import Lockstep
 from jplanet.envs.padding import make_padded_env
-from jplanet.learner import init_state
 from jplanet.replay import Episode
-from jplanet.setup import build
+from jplanet.setup import build, first_state
 from jplanet.types import WorldModel
 
 KEY = jax.random.key(0)
@@ -349,11 +348,7 @@ def workdir(tmp_path_factory):
   )
   path = tmp_path_factory.mktemp("diagnostics") / "run"
   parts = build(config, 1)
-  state = jax.jit(
-    lambda key: init_state(
-      key, parts.model, parts.optimizer, ema=config.optimizer.ema
-    )
-  )(KEY)
+  state = jax.jit(lambda key: first_state(config, parts, key))(KEY)
   counters = Counters(updates=2)._asdict()
   with RunFolder.open(str(path), config) as folder:
     Checkpoints(folder.checkpoints).save(2, state, {"counters": counters})
