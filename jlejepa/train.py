@@ -325,7 +325,7 @@ class Trainer:
         "key": self.key,
       }
       path = save_bad_update(self.folder.path, self.step - 1, inputs)
-      self.say(f"update {self.step - 1} is kept in {path}")
+      self.say(f"update {self.step - 1} is kept in {path}: see jlejepa.rerun")
     check_skipped(skipped, self.step, "the images")
 
   def _log(self) -> None:

@@ -68,17 +68,34 @@ def _read(
     mode = "r" if os.path.getsize(path) > max_bytes else None
     return {"images": np.load(path, mmap_mode=mode, allow_pickle=False)}, False
   with zipfile.ZipFile(path) as archive:
-    sizes = {item.filename: item.file_size for item in archive.infolist()}
-  with np.load(path, allow_pickle=False) as file:
-    keys, held = _keys(file.files, split, path)
-    wanted = sum(sizes.get(f"{key}.npy", 0) for key in keys.values())
+    sizes = {
+      item.filename.removesuffix(".npy"): item.file_size
+      for item in archive.infolist()
+      if item.filename.endswith(".npy")
+    }
+    keys, held = _keys(list(sizes), split, path)
+    wanted = sum(sizes[key] for key in keys.values())
     require(
       wanted <= max_bytes,
       f"{path}: {wanted / 2**30:.1f} GiB of arrays are more than the"
       f" {max_bytes / 2**30:.1f} GiB of max_bytes: raise it, or save the images"
       " as .npy, which can stay on the disk",
     )
-    return {field: file[key] for field, key in keys.items()}, held
+    arrays = {field: _member(archive, key) for field, key in keys.items()}
+  return arrays, held
+
+
+def _member(archive: zipfile.ZipFile, key: str) -> np.ndarray:
+  """Reads one array and compares its checksum.
+
+  `np.load` stops where an array ends, which may be before the checksum is
+  looked at.
+  """
+  with archive.open(f"{key}.npy") as file:
+    array = np.lib.format.read_array(file, allow_pickle=False)
+    if file.read(1):
+      raise ValueError(f"{key} has bytes behind its end")
+  return array
 
 
 def _keys(

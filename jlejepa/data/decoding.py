@@ -1,5 +1,6 @@
 """From the bytes of one image file to an array."""
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +36,8 @@ def decode(
   Raises:
     BadImage: for whatever the file has that is no image.
   """
+  if isinstance(file, str | os.PathLike):
+    _require_file(file)
   # PIL raises a dozen types, SyntaxError and struct.error among them.
   try:
     with Image.open(file) as image:
@@ -58,6 +61,7 @@ def measure(path: Path) -> tuple[int, int]:
   Raises:
     BadImage: as `decode`.
   """
+  _require_file(path)
   try:
     with Image.open(path) as image:
       width, height = image.size
@@ -72,6 +76,12 @@ def measure(path: Path) -> tuple[int, int]:
   if not whole:
     decode(path)
   return width, height
+
+
+def _require_file(path: str | os.PathLike) -> None:
+  # PIL would wait for a pipe of that name.
+  if not os.path.isfile(path):
+    raise BadImage("no file")
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -155,16 +155,18 @@ def test_bad_files_are_counted_named_and_left_out(tmp_path):
   (cat / "1.png").write_text("no image at all")
   (cat / "cut.jpg").write_bytes(whole.getvalue()[:-40])
   (cat / "gone.png").symlink_to("nowhere")
+  os.mkfifo(cat / "pipe.png")
   data = load_dataset(tmp_path, holdout=0)
   assert data.labels.tolist() == [0] * 4 + [1] * 6
   np.testing.assert_array_equal(data.images[0], smooth(6, 8, 2))
   names = [text.split(": ") for text in data.left_out]
   assert [name for name, _ in names] == [
-    f"cat/{name}" for name in ("0.png", "1.png", "cut.jpg", "gone.png")
+    f"cat/{name}"
+    for name in ("0.png", "1.png", "cut.jpg", "gone.png", "pipe.png")
   ]
   assert names[1][1] == "no image" and "truncated" in names[2][1]
-  assert "4 left out (cat/0.png: no image; cat/1.png" in describe(data)
-  assert "; 1 more)" in describe(data)
+  assert "5 left out (cat/0.png: no image; cat/1.png" in describe(data)
+  assert "; 2 more)" in describe(data)
 
 
 def test_too_many_bad_files_are_refused(tmp_path):

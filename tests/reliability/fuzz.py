@@ -14,19 +14,22 @@ import tempfile
 import time
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from jlejepa.check import check_config as check_lejepa
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.config import flatten, load_config
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.flags import parse_flags, parse_options
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutate import damage, damage_folder, damage_text
+import fuzz_data
+from mutate import damage, damage_folder, damage_text, one_line, patiently
 
-from jplanet.check import check_config
+from jplanet.check import check_config as check_planet
 from jplanet.replay import Episode, Replay, read_episode
 
 SHAPE, ACTIONS, ENTRIES = (8, 8, 3), 2, 13
@@ -37,12 +40,6 @@ def same(one, two) -> bool:
     a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     for a, b in zip(one, two, strict=True)
   )
-
-
-def one_line(error: UserError) -> str:
-  text = str(error)
-  assert text and "\n" not in text, repr(text)
-  return text
 
 
 def make_episode(seed: int) -> Episode:
@@ -64,7 +61,7 @@ def fuzz_episodes(count: int, rng: random.Random, folder: Path):
   intact = path.read_bytes()
   with zipfile.ZipFile(path) as archive:
     members = {name: archive.read(name) for name in archive.namelist()}
-  for _ in range(count):
+  for _ in patiently(count):
     if rng.random() < 0.6:
       path.write_bytes(damage(intact, rng))
     else:
@@ -103,7 +100,7 @@ def fuzz_replays(count: int, rng: random.Random, folder: Path):
   whole = Replay(SHAPE, ACTIONS, folder=folder / "whole")
   for episode in good:
     whole.add(episode)
-  for _ in range(count):
+  for _ in patiently(count):
     shutil.rmtree(folder / "work", ignore_errors=True)
     shutil.copytree(folder / "whole", folder / "work")
     what = damage_folder(folder / "work", rng)
@@ -143,7 +140,7 @@ def fuzz_checkpoints(count: int, rng: random.Random, folder: Path):
   for step in (6, 8):
     whole.save(step, make_tree(step), {"step": step})
   template = make_tree(0)
-  for _ in range(count):
+  for _ in patiently(count):
     shutil.rmtree(folder / "work", ignore_errors=True)
     shutil.copytree(folder / "whole", folder / "work")
     what = damage_folder(folder / "work", rng)
@@ -176,16 +173,20 @@ def fuzz_checkpoints(count: int, rng: random.Random, folder: Path):
 
 
 def fuzz_overrides(
-  count: int,
-  rng: random.Random,
-  spec: str = "planet.py:cpu",
-  check=check_config,
+  count: int, rng: random.Random, spec: str, check: Callable[..., None]
 ):
-  """Damages overrides of a config on the command line."""
+  """Damages overrides of a config on the command line.
+
+  Args:
+    count: how many.
+    rng: of the damage.
+    spec: the config.
+    check: what a command does with it before it takes a folder.
+  """
   results = collections.Counter()
   defaults = flatten(load_config(spec))
   keys = list(defaults)
-  for _ in range(count):
+  for _ in patiently(count):
     key = rng.choice(keys)
     text = damage_text(str(defaults[key]), rng)
     if rng.random() < 0.1:
@@ -233,18 +234,29 @@ def check_reading(text: str, name: str, value, default) -> None:
     assert value == text, (name, text, value)
 
 
+KINDS = dict(
+  episodes=fuzz_episodes,
+  replays=fuzz_replays,
+  checkpoints=fuzz_checkpoints,
+  overrides_planet=lambda count, rng, folder: fuzz_overrides(
+    count, rng, "planet.py:cpu", check_planet
+  ),
+  overrides_lejepa=lambda count, rng, folder: fuzz_overrides(
+    count, rng, "lejepa.py:digits", check_lejepa
+  ),
+  images=fuzz_data.fuzz_images,
+  folders=fuzz_data.fuzz_folders,
+  archives=fuzz_data.fuzz_archives,
+  prepared=fuzz_data.fuzz_prepared,
+)
+
+
 def main(argv: list[str]) -> None:
   options = parse_options(
     argv, options=dict(count=10_000, seed=0, only=""), prog="fuzz"
   )
   warnings.simplefilter("ignore")
-  kinds = dict(
-    episodes=fuzz_episodes,
-    replays=fuzz_replays,
-    checkpoints=fuzz_checkpoints,
-    overrides=lambda count, rng, folder: fuzz_overrides(count, rng),
-  )
-  for name, fuzz in kinds.items():
+  for name, fuzz in KINDS.items():
     if options.only in ("", name):
       start = time.monotonic()
       with tempfile.TemporaryDirectory() as folder:

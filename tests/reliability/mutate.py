@@ -1,11 +1,15 @@
 """Seeded damage: to bytes, to folders, to texts."""
 
+import contextlib
+import faulthandler
 import os
 import pickle
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+PATIENCE = 600  # Seconds after which one damaged thing counts as a hang.
 TEXTS = (
   "", "nan", "inf", "-inf", "-1", "0", "1", "2", "1e3", "1e400", "1_0", "1.5",
   "0x10", "１", "²", "True", "none", "None", "null", "''", '""', "()", "(1,)",
@@ -13,6 +17,23 @@ TEXTS = (
   "\n", "\0", "é", "\ud800", "x" * 5000, "9" * 5000, "(" * 300, "-0", " 3 ",
   "1e-400", "3j", "1,2,3", "on", "off", "%s", "--help", "=", "==",
 )  # fmt: skip
+
+
+def patiently(count: int) -> Iterator[int]:
+  """Counts, and ends the process with a traceback if one item hangs."""
+  try:
+    for number in range(count):
+      faulthandler.dump_traceback_later(PATIENCE, exit=True)
+      yield number
+  finally:
+    faulthandler.cancel_dump_traceback_later()
+
+
+def one_line(error: Exception) -> str:
+  """Requires that an error's text is one line, and returns it."""
+  text = str(error)
+  assert text and "\n" not in text, repr(text)
+  return text
 
 
 def damage(data: bytes, rng: random.Random) -> bytes:
@@ -106,7 +127,9 @@ def damage_folder(folder: Path, rng: random.Random) -> str:
     target = folder / name
     if path.is_dir():
       if path not in target.parents:
-        shutil.copytree(path, target, dirs_exist_ok=True)
+        # What was damaged before may not let itself be copied.
+        with contextlib.suppress(shutil.Error):
+          shutil.copytree(path, target, dirs_exist_ok=True)
     elif not target.is_dir():
       shutil.copy(path, target)
     return f"{what} to {name}"

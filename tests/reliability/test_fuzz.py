@@ -11,16 +11,25 @@ from jplanet.check import check_config
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-  "kind, count", [("episodes", 400), ("replays", 60), ("checkpoints", 60)]
-)
+  "kind, count",
+  [
+    ("episodes", 400), ("replays", 60), ("checkpoints", 60), ("images", 600),
+    ("folders", 60), ("archives", 400), ("prepared", 40),
+  ],
+)  # fmt: skip
 def test_damage_is_refused_or_changes_nothing(tool, kind, count, tmp_path):
-  fuzz = getattr(tool("fuzz"), f"fuzz_{kind}")
+  if kind == "prepared":
+    pytest.importorskip("tensorflow_datasets")
+  fuzz = tool("fuzz").KINDS[kind]
   results = fuzz(count, random.Random(count), tmp_path)
   assert sum(results.values()) >= count and len(results) > 1
+  assert {"refused", "intact", "nothing left out", "step 8"} & set(results)
 
 
-def test_overrides_are_refused_or_read_as_python_reads_them(tool):
-  results = tool("fuzz").fuzz_overrides(200, random.Random(0))
+@pytest.mark.parametrize("package", ["planet", "lejepa"])
+def test_overrides_are_refused_or_read_as_python_reads_them(tool, package):
+  fuzz = tool("fuzz").KINDS[f"overrides_{package}"]
+  results = fuzz(200, random.Random(0), None)
   assert results["refused"] > 50 and results["accepted"] > 5
 
 
