@@ -11,7 +11,7 @@ bytes within the update; the peer is spared that and given its floats.
 import functools
 from collections.abc import Sequence
 
-from benchmarks import device, harness, kaixhin_step
+from benchmarks import device, harness
 from benchmarks.harness import Case
 from benchmarks.worker import Step
 
@@ -91,6 +91,8 @@ def ours(
 
 def kaixhin(batch: int = 50, steps: int = 50, **options) -> Step:
   """The peer's update; the options are those of `kaixhin_step.make`."""
+  from benchmarks import kaixhin_step  # needs torch
+
   return Step(
     run=kaixhin_step.make(batch, steps, **options),
     flop=count_flop(batch, steps, options.get("overshooting", False)),
