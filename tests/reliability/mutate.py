@@ -105,8 +105,16 @@ FAULTS = (
 )  # fmt: skip
 
 
-def damage_folder(folder: Path, rng: random.Random) -> str:
-  """Does one thing to a folder; returns what."""
+def damage_folder(
+  folder: Path, rng: random.Random, *, endless: bool = True
+) -> str:
+  """Does one thing to a folder; returns what.
+
+  Args:
+    folder: what to damage.
+    rng: which damage.
+    endless: whether a pipe, or a link to a device, may take a file's place.
+  """
   files = sorted(path for path in folder.rglob("*") if path.is_file())
   folders = sorted(path for path in folder.rglob("*") if path.is_dir())
   action = rng.choice(("bytes",) * 12 + ("file",) * 4 + ("folder",) * 4)
@@ -118,8 +126,8 @@ def damage_folder(folder: Path, rng: random.Random) -> str:
     path.write_bytes(damage(data, rng))
     return f"bytes of {path.relative_to(folder)}"
   path = rng.choice(files if action == "file" else folders)
-  kinds = ("remove", "rename", "empty", "exchange", "link", "pipe", "copy")
-  kind = rng.choice(kinds)
+  kinds = ("remove", "rename", "empty", "exchange", "copy")
+  kind = rng.choice((*kinds, "link", "pipe") if endless else kinds)
   other = rng.choice(files)
   what = f"{kind} {path.relative_to(folder)}, {other.relative_to(folder)}"
   if kind == "copy":
