@@ -68,6 +68,7 @@ def _read(
     mode = "r" if os.path.getsize(path) > max_bytes else None
     return {"images": np.load(path, mmap_mode=mode, allow_pickle=False)}, False
   with zipfile.ZipFile(path) as archive:
+    _check_list(archive)
     sizes = {
       item.filename.removesuffix(".npy"): item.file_size
       for item in archive.infolist()
@@ -83,6 +84,20 @@ def _read(
     )
     arrays = {field: _member(archive, key) for field, key in keys.items()}
   return arrays, held
+
+
+def _check_list(archive: zipfile.ZipFile) -> None:
+  """Finds out damage by which labels would be overlooked.
+
+  Raises:
+    ValueError: a name in the list at the end is not the one beside the data,
+      or an entry has a comment, which NumPy never writes and which may be
+      the next entry.
+  """
+  for item in archive.infolist():
+    archive.open(item).close()
+    if item.comment:
+      raise ValueError(f"{item.filename} has a comment")
 
 
 def _member(archive: zipfile.ZipFile, key: str) -> np.ndarray:

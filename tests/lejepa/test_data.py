@@ -435,3 +435,19 @@ def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
       continue
     np.testing.assert_array_equal(found, images, err_msg=f"bit {bit}")
   assert refusals > 700
+
+
+def test_labels_are_not_overlooked_where_the_list_of_arrays_is_damaged(
+  tmp_path,
+):
+  path = save(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
+  whole = path.read_bytes()
+  start = whole.rindex(b"PK\x01\x02")
+  path.write_bytes(whole[:start] + whole[start:].replace(b"lab", b"lob"))
+  refused("cannot be read", load_dataset, path)
+  # The length of the first entry's comment, which then hides the second.
+  first = bytearray(whole)
+  place = whole.index(b"PK\x01\x02") + 32
+  first[place] = whole.index(b"PK\x05\x06") - start
+  path.write_bytes(first)
+  refused("cannot be read", load_dataset, path)
