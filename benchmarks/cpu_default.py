@@ -9,6 +9,7 @@ it, one after the other, in this process. The run is `jplanet.train` itself.
 
 import functools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from unittest import mock
 from benchmarks import harness, update
 from benchmarks.harness import Case
 from benchmarks.worker import Step
-from jlejepa.runtime.allocator import restart_with_tuned_allocator
+from jlejepa.runtime.allocator import SETTINGS, restart_with_tuned_allocator
 
 UPDATE, CYCLE, RUN = "CPU default, one update", "cycle", "run"
 
@@ -167,7 +168,11 @@ def run(minutes: float, overrides: list[str]) -> dict[str, float]:
     command += ["--config=planet.py:cpu", "--config.evaluate.every=0"]
     command += [f"--config.runtime.max_minutes={minutes}"]
     command += [f"--config.{override}" for override in overrides]
-    subprocess.run(command, cwd=harness.ROOT, check=True, stdout=sys.stderr)
+    # The command makes its own settings, where it finds none.
+    env = {k: v for k, v in os.environ.items() if k not in SETTINGS}
+    subprocess.run(
+      command, cwd=harness.ROOT, env=env, check=True, stdout=sys.stderr
+    )
     text = Path(folder, "run", "metrics.jsonl").read_text()
   rows = [json.loads(line) for line in text.splitlines()]
   # The first round compiles.
@@ -184,10 +189,7 @@ def main() -> None:
   parser.add_argument("--override", action="append", default=[])
   flags = parser.parse_args()
   restart_with_tuned_allocator()
-  if flags.only in UPDATE:
-    harness.compare(
-      UPDATE, update_cases(), rounds=flags.rounds, target=0.4, out=flags.json
-    )
+  harness.table(UPDATE, update_cases(), flags, target=0.4)
   if flags.only in CYCLE:
     total, seconds = cycle(flags.override)
     print(f"\n### One cycle of the CPU default: {total:.1f} s\n")

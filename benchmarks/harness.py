@@ -66,6 +66,26 @@ def missing(name: str) -> None:
   print(f"peer absent: {name}. Only our own rows follow.")
 
 
+def table(
+  title: str,
+  cases: Sequence[Case],
+  flags: argparse.Namespace,
+  *,
+  target: float | None = None,
+) -> list[dict[str, Any]]:
+  """`compare` as the flags of `parser` ask; no rows where `only` is another."""
+  if flags.only not in title:
+    return []
+  return compare(
+    title,
+    cases,
+    rounds=flags.rounds,
+    target=target,
+    matmul=flags.matmul,
+    out=flags.json,
+  )
+
+
 def compare(
   title: str,
   cases: Sequence[Case],

@@ -92,21 +92,19 @@ def main() -> None:
     harness.missing(
       "--lejepa=PATH of github.com/rbalestr-lab/lejepa, and torch"
     )
-  common = dict(rounds=flags.rounds, matmul=flags.matmul, out=flags.json)
   if not flags.vit_s:
     title = "LeJEPA step, ViT 4/128/4, 64 images x 8 views of 32x32"
-    harness.compare(
-      title, cases(flags.lejepa, device.on_gpu()), target=TARGET, **common
-    )
+    rows = cases(flags.lejepa, device.on_gpu())
+    harness.table(title, rows, flags, target=TARGET)
     return
   # One table each: two of these networks would not fit beside each other at
   # every batch size, and XLA's choice of kernels needs the device to itself.
   for case in cases_vit_s(flags.lejepa, flags.batch):
     title = f"ViT-S/16, 2 x 224 + 6 x 96, batch {flags.batch}: {case.name}"
-    if flags.only not in title:
-      continue
-    [row, *_] = harness.compare(title, [case], **common)
-    if "failed" not in row:
+    rows = harness.table(title, [case], flags)
+    for row in rows[:1]:
+      if "failed" in row:
+        continue
       rate = flags.batch * VIT_S_STEPS / row["median_s"]
       print(f"{rate:.0f} images per second ({VIT_S_STEPS} steps timed at once)")
 

@@ -52,15 +52,8 @@ def main() -> None:
   flags = harness.parser(__doc__.splitlines()[0]).parse_args()
   for size in (64, 32):
     title = f"cheetah_run, {DECISIONS} decisions, {size} x {size}"
-    if flags.only not in title:
-      continue
-    rows = harness.compare(
-      title,
-      cases(size),
-      rounds=flags.rounds,
-      target=1 / 15 if size == 64 else None,
-      out=flags.json,
-    )
+    target = 1 / 15 if size == 64 else None
+    rows = harness.table(title, cases(size), flags, target=target)
     for row in rows:
       if "failed" not in row:
         rate = DECISIONS / row["median_s"]

@@ -174,16 +174,8 @@ def main() -> None:
     harness.missing("--kaixhin=PATH of github.com/Kaixhin/PlaNet, and torch")
   for envs, target in TARGETS.items():
     title = f"CEM plan, {envs} environment{'s' * (envs > 1)}"
-    if flags.only in title:
-      rows = cases(envs, flags.kaixhin, device.on_gpu(), flags.compile)
-      harness.compare(
-        title,
-        rows,
-        rounds=flags.rounds,
-        target=target,
-        matmul=flags.matmul,
-        out=flags.json,
-      )
+    rows = cases(envs, flags.kaixhin, device.on_gpu(), flags.compile)
+    harness.table(title, rows, flags, target=target)
 
 
 if __name__ == "__main__":

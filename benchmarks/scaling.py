@@ -1,9 +1,9 @@
-"""How the time of a plan and of an update grows, beside their operations.
+"""How plan, update and SIGReg grow with their sizes, beside their operations.
 
-    python -m benchmarks.scaling [--rounds=N] [--out=FOLDER] [--json=FILE]
+    python -m benchmarks.scaling [--rounds=N] [--only=plan] [--out=FOLDER]
 
-Draws `plan_scaling.png` and `update_scaling.png`. The dashed line is the time
-of the largest size, scaled by the count of operations.
+Draws `plan_scaling.png`, `update_scaling.png` and `sigreg_scaling.png`. The
+dashed line is the time of the largest size, scaled by the count of operations.
 """
 
 from pathlib import Path
@@ -11,13 +11,19 @@ from pathlib import Path
 from benchmarks import harness
 from benchmarks.harness import Case
 
-PLAN, UPDATE = "plan", "update"
+PLAN, UPDATE, SIGREG = "plan", "update", "sigreg"
 PLAN_AXES = {
   "candidates": (125, 250, 500, 1000, 2000),
   "horizon": (3, 6, 12, 24),
   "envs": (1, 2, 4, 8),
 }
 BATCHES = (4, 8, 16, 32)
+SIGREG_SIZES = {"n": 1024, "d": 512, "m": 1024}
+SIGREG_AXES = {
+  "n": (128, 256, 512, 1024, 2048, 4096),
+  "d": (64, 128, 256, 512, 1024, 2048),
+  "m": (128, 256, 512, 1024, 2048, 4096),
+}
 
 
 def plan_cases(axis: str) -> list[Case]:
@@ -32,6 +38,14 @@ def update_cases() -> list[Case]:
   """Updates of the CPU default with more and more sequences."""
   build = "benchmarks.cpu_default:patches"
   return [Case(f"batch={n}", build, options={"batch": n}) for n in BATCHES]
+
+
+def sigreg_cases(axis: str) -> list[Case]:
+  """One row for each value of `axis`, the others at `SIGREG_SIZES`."""
+  return [
+    Case(f"{axis}={n}", "benchmarks.sigreg:ours", SIGREG_SIZES | {axis: n})
+    for n in SIGREG_AXES[axis]
+  ]
 
 
 def draw(tables: dict[str, tuple], path: Path) -> None:
@@ -55,7 +69,16 @@ def draw(tables: dict[str, tuple], path: Path) -> None:
   print(f"drawn: {path}")
 
 
-def measure(title, sizes, cases, flags) -> list[dict]:
+def grow(title, axes, cases, flags) -> dict[str, tuple]:
+  """Measures along every axis; what `draw` takes."""
+  tables = {}
+  for axis, sizes in axes.items():
+    rows = measure(f"{title} by {axis}", cases(axis), flags)
+    tables[axis] = sizes, rows, [row["flop"] for row in rows]
+  return tables
+
+
+def measure(title, cases, flags) -> list[dict]:
   """Rows of a table, all of which must have run to be drawn."""
   rows = harness.compare(title, cases, rounds=flags.rounds, out=flags.json)
   failed = [row["case"] for row in rows if "failed" in row]
@@ -69,15 +92,15 @@ def main() -> None:
   parser.add_argument("--out", type=Path, default=Path("docs"))
   flags = parser.parse_args()
   if flags.only in PLAN:
-    tables = {}
-    for axis, sizes in PLAN_AXES.items():
-      rows = measure(f"Plan by {axis}", sizes, plan_cases(axis), flags)
-      tables[axis] = sizes, rows, [row["flop"] for row in rows]
+    tables = grow("Plan", PLAN_AXES, plan_cases, flags)
     draw(tables, flags.out / "plan_scaling.png")
   if flags.only in UPDATE:
-    rows = measure("Update by batch", BATCHES, update_cases(), flags)
+    rows = measure("Update by batch", update_cases(), flags)
     # All that an update does is done for each sequence, but the optimiser.
     draw({"batch": (BATCHES, rows, BATCHES)}, flags.out / "update_scaling.png")
+  if flags.only in SIGREG:
+    tables = grow("SIGReg", SIGREG_AXES, sigreg_cases, flags)
+    draw(tables, flags.out / "sigreg_scaling.png")
 
 
 if __name__ == "__main__":

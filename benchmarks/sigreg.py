@@ -137,15 +137,7 @@ def main() -> None:
   calls = " x 20" if device.on_gpu() else ""
   for n, d, m in SHAPES:
     title = f"SIGReg forward and backward{calls}, N={n} D={d} M={m}"
-    if flags.only in title:
-      harness.compare(
-        title,
-        cases(n, d, m, flags.lejepa),
-        rounds=flags.rounds,
-        target=TARGET,
-        matmul=flags.matmul,
-        out=flags.json,
-      )
+    harness.table(title, cases(n, d, m, flags.lejepa), flags, target=TARGET)
 
 
 if __name__ == "__main__":

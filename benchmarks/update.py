@@ -155,15 +155,8 @@ def main() -> None:
     harness.missing("--kaixhin=PATH of github.com/Kaixhin/PlaNet, and torch")
   gpu = device.on_gpu()
   for title, (batch, steps, overshooting, target) in TABLES.items():
-    if flags.only in title:
-      harness.compare(
-        title,
-        cases(batch, steps, overshooting, flags.kaixhin, gpu),
-        rounds=flags.rounds,
-        target=target,
-        matmul=flags.matmul,
-        out=flags.json,
-      )
+    rows = cases(batch, steps, overshooting, flags.kaixhin, gpu)
+    harness.table(title, rows, flags, target=target)
 
 
 if __name__ == "__main__":

@@ -151,14 +151,8 @@ def cases() -> list[Case]:
 
 def main() -> None:
   flags = harness.parser(__doc__.splitlines()[0]).parse_args()
-  harness.compare(
-    f"{COUNT} views of {SIZE}x{SIZE}",
-    cases(),
-    rounds=flags.rounds,
-    target=TARGET,
-    matmul=flags.matmul,
-    out=flags.json,
-  )
+  title = f"{COUNT} views of {SIZE}x{SIZE}"
+  harness.table(title, cases(), flags, target=TARGET)
 
 
 if __name__ == "__main__":

@@ -148,10 +148,6 @@ def check_config(config: ConfigDict) -> None:
     config.model.kind == "rssm" or not config.model.belief_only,
     "config.model.belief_only needs config.model.kind='rssm'",
   )
-  require(
-    config.model.image_dtype == "float32" or config.model.encoder == "conv",
-    "config.model.image_dtype='bfloat16' needs config.model.encoder='conv'",
-  )
   distance, chunk = config.loss.overshooting_distance, config.train.chunk
   require(
     distance == 0 or 2 <= distance <= chunk,

@@ -1,4 +1,4 @@
-"""Training episodes, played before they are wanted or when they are."""
+"""Training episodes, played beside the updates of the model."""
 
 import threading
 import time
@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from jplanet.collect import Policy, collect
+from jplanet.envs import Lockstep, WorkerPool
 from jplanet.replay import Episode
 
 POLL_SECONDS = 0.1
@@ -29,29 +30,38 @@ class Round(NamedTuple):
 
 
 class Collector:
-  """Plays rounds of episodes; at most one is under way.
+  """Plays rounds of episodes in a thread of its own; one at a time.
 
-  `start` plays one in a thread, beside the updates of the model, and `finish`
-  waits for it; without a `start`, `finish` plays it then. An episode is a
-  function of its seed and its policy, so both give the same episodes. Use it in
-  a `with` block: leaving it ends a round that nobody waits for.
+  An episode is a function of its seed and its policy, so what is collected does
+  not depend on when `finish` is called. The environments are made, stepped and
+  closed in that one thread: an OpenGL context is of use only where it was
+  opened. Use it in a `with` block: leaving it gives up a round that nobody
+  waits for, and closes the environments.
 
   Args:
-    envs: environments in lockstep, as `jplanet.envs.Lockstep`.
+    make_envs: makes the environments in lockstep; its errors are raised here.
   """
 
-  def __init__(self, envs):
-    self._envs = envs
+  def __init__(self, make_envs: Callable[[], Lockstep | WorkerPool]):
     self._cancel = threading.Event()
     self._pool = ThreadPoolExecutor(1, thread_name_prefix="collect")
     self._future: Future | None = None
+    try:
+      self._envs = self._pool.submit(make_envs).result()
+    except BaseException:
+      self._pool.shutdown(wait=False)
+      raise
 
   def __enter__(self) -> "Collector":
     return self
 
   def __exit__(self, *exception: object) -> None:
-    self.cancel()
-    self._pool.shutdown()
+    try:
+      self.cancel()
+    finally:
+      closed = self._pool.submit(self._envs.close)
+      self._pool.shutdown()
+    closed.result()
 
   @property
   def under_way(self) -> bool:
@@ -59,7 +69,7 @@ class Collector:
     return self._future is not None
 
   def start(self, seeds: Sequence[int], policy: Policy) -> None:
-    """Begins a round in a thread; its errors are raised by `finish`."""
+    """Begins a round; its errors are raised by `finish`."""
     if self.under_way:
       raise RuntimeError("a round is under way: call finish first")
     self._cancel.clear()

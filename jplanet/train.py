@@ -117,13 +117,13 @@ class Trainer:
       folder=folder.episodes,
       max_bytes=train.replay_bytes,
     )
-    self.envs = factory.group(env.num_envs, workers=env.workers)
-    stack.callback(self.envs.close)
+    self.collector = stack.enter_context(
+      Collector(lambda: factory.group(env.num_envs, workers=env.workers))
+    )
     self.eval_envs = factory.group(
       config.evaluate.episodes * len(factory.tasks), workers=env.workers
     )
     stack.callback(self.eval_envs.close)
-    self.collector = stack.enter_context(Collector(self.envs))
     self.key = jax.random.key(config.seed)
     self.step = jax.jit(
       make_train_step(
@@ -258,7 +258,10 @@ class Trainer:
   def start_round(self, *, random: bool) -> None:
     """Begins the next episodes: of random actions, or planned."""
     seeds = episode_seeds(
-      self.config.seed, TRAIN, self.counters.episodes, self.envs.num_envs
+      self.config.seed,
+      TRAIN,
+      self.counters.episodes,
+      self.config.env.num_envs,
     )
     if random:
       policy = random_policy(seeds, self.factory.action_dim)
@@ -269,7 +272,7 @@ class Trainer:
     self.collector.start(seeds, policy)
 
   def _count_faults(self, diverged: int, restarts: int) -> None:
-    c, all_of_them = self.counters, diverged >= self.envs.num_envs
+    c, all_of_them = self.counters, diverged >= self.config.env.num_envs
     self.counters = c._replace(
       physics_errors=c.physics_errors + diverged,
       diverged=c.diverged + diverged if all_of_them else 0,

@@ -45,7 +45,7 @@ def make_planet(
   model, loss = config["model"], config["loss"]
   size = image_size
   encoder, decoder, arrange, restore = make_image_networks(
-    model["encoder"], size, model["depth"], model.get("image_dtype", "float32")
+    model["encoder"], size, model["depth"], model["image_dtype"]
   )
   head = lambda dot: MLP(
     model["reward_layers"],

@@ -1,4 +1,4 @@
-"""Start the program again with an allocator that keeps its memory.
+"""Memory and threads for XLA on the CPU, settled before it starts.
 
 XLA on CPU takes large temporaries from malloc at every call. By default glibc
 maps them afresh each time, and the page faults cost more than the arithmetic:

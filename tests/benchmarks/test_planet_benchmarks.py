@@ -107,3 +107,5 @@ def test_growth_is_drawn_beside_the_operations(tmp_path):
   assert (tmp_path / "x.png").stat().st_size > 5000
   names = {next(iter(case.options)) for case in scaling.plan_cases("horizon")}
   assert names == {"horizon"}
+  last = scaling.sigreg_cases("d")[-1]
+  assert last.options == {"n": 1024, "d": 2048, "m": 1024}

@@ -18,8 +18,8 @@ SEEDS = [3, 4]
 
 
 @pytest.fixture
-def envs(dial):
-  return Lockstep([check_env(dial(9), size=8) for _ in SEEDS])
+def make_envs(dial):
+  return lambda: Lockstep([check_env(dial(9), size=8) for _ in SEEDS])
 
 
 def never():
@@ -37,9 +37,9 @@ def blocking_policy(gate):
   return Policy(lambda: None, act)
 
 
-def test_a_thread_plays_the_same_episodes(envs):
-  expected = collect(envs, SEEDS, random_policy(SEEDS, 1))
-  with Collector(envs) as collector:
+def test_a_thread_plays_the_same_episodes(make_envs):
+  expected = collect(make_envs(), SEEDS, random_policy(SEEDS, 1))
+  with Collector(make_envs) as collector:
     assert not collector.under_way
     collector.start(SEEDS, random_policy(SEEDS, 1))
     assert collector.under_way
@@ -51,9 +51,9 @@ def test_a_thread_plays_the_same_episodes(envs):
       np.testing.assert_array_equal(a, b)
 
 
-def test_one_round_at_a_time_and_it_can_be_given_up(envs):
+def test_one_round_at_a_time_and_it_can_be_given_up(make_envs):
   gate = threading.Event()
-  with Collector(envs) as collector:
+  with Collector(make_envs) as collector:
     collector.start(SEEDS, blocking_policy(gate))
     with pytest.raises(RuntimeError, match="a round is under way"):
       collector.start(SEEDS, blocking_policy(gate))
@@ -71,14 +71,61 @@ def test_one_round_at_a_time_and_it_can_be_given_up(envs):
   assert not [t for t in threading.enumerate() if "collect" in t.name]
 
 
-def test_an_error_of_the_thread_reaches_the_caller(envs):
+def test_an_error_of_the_thread_reaches_the_caller(make_envs):
   def act(carry, images, t):
     raise ValueError("a policy that fails")
 
-  with Collector(envs) as collector:
+  with Collector(make_envs) as collector:
     collector.start(SEEDS, Policy(lambda: None, act))
     with pytest.raises(ValueError, match="a policy that fails"):
       collector.finish(never)
+
+
+def test_an_environment_lives_in_one_thread(dial):
+  """Or its OpenGL context would be of no use to it."""
+  seen = {}
+
+  class Threads(dial):
+    def __init__(self):
+      super().__init__(9)
+      seen["made"] = threading.get_ident()
+
+    def step(self, action):
+      seen["stepped"] = threading.get_ident()
+      return super().step(action)
+
+    def close(self):
+      seen["closed"] = threading.get_ident()
+
+  with Collector(lambda: Lockstep([check_env(Threads(), size=8)])) as collector:
+    collector.start([1], random_policy([1], 1))
+    collector.finish(never)
+  assert list(seen) == ["made", "stepped", "closed"]
+  assert len(set(seen.values())) == 1
+  assert threading.get_ident() not in seen.values()
+
+
+def test_environments_are_closed_after_an_error(make_envs):
+  closed = []
+
+  def make():
+    envs = make_envs()
+    envs.close = lambda: closed.append(True)
+    return envs
+
+  def act(carry, images, t):
+    raise ValueError("a policy that fails")
+
+  with pytest.raises(ValueError, match="a policy that fails"):  # noqa: SIM117
+    with Collector(make) as collector:
+      collector.start(SEEDS, Policy(lambda: None, act))
+  assert closed
+
+  def fail():
+    raise RuntimeError("no environment here")
+
+  with pytest.raises(RuntimeError, match="no environment here"):
+    Collector(fail)
 
 
 class AtOnce(Collector):
@@ -90,7 +137,7 @@ class AtOnce(Collector):
 
   def finish(self, should_stop):
     self._future = None
-    return self._play(*self._args)
+    return self._pool.submit(self._play, *self._args).result()
 
 
 def run(monkeypatch, config, folder, env, collector=Collector):

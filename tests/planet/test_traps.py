@@ -42,7 +42,7 @@ CONFIG = dict(
     kind="rssm", encoder="patch", depth=4, state=4, belief=12, hidden=12,
     min_std=0.1, gru="reset_before", mean_only=False, belief_only=False,
     reward_layers=1, reward_units=16, reward_zero_init=False, bits=5,
-    dither=True, center=False, plan_dot="float32",
+    dither=True, center=False, plan_dot="float32", image_dtype="float32",
   ),
   loss=dict(image_scale=1.0, reward_scale=10.0, kl_scale=1.0, free_nats=3.0),
 )  # fmt: skip

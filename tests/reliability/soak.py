@@ -1,6 +1,7 @@
 """Train for long, and watch memory, open files and threads.
 
-    python tests/reliability/soak.py --minutes=60 --config=planet.py:cpu
+    python tests/reliability/soak.py --minutes=60 --config=planet.py:cpu \
+        --workdir=/tmp/soak --seed=1
 
 Prints a line now and then. Ends with an error if anything but the replay grows
 after the first quarter of the run.
@@ -13,6 +14,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from jlejepa.runtime.allocator import (
+  one_core_for_each_program,
+  restart_with_tuned_allocator,
+)
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.flags import parse_options
 from jplanet.train import fit
@@ -39,7 +44,7 @@ def usage(start: float, replay_bytes: int) -> Usage:
   )
 
 
-def soak(config, *, say=print, **kwargs) -> list[Usage]:
+def soak(config, workdir, *, say=print, **kwargs) -> list[Usage]:
   """Trains as `config` says; returns what was held after every row."""
   start, seen = time.monotonic(), []
 
@@ -48,8 +53,7 @@ def soak(config, *, say=print, **kwargs) -> list[Usage]:
     if len(seen) % 20 == 1:
       say(f"{row['episodes']} episodes, {seen[-1]}")
 
-  with tempfile.TemporaryDirectory() as workdir:
-    fit(config, workdir, quiet=True, callback=look, **kwargs)
+  fit(config, workdir, quiet=True, callback=look, **kwargs)
   say(f"Python threads at the end: {threading.active_count()}")
   return seen
 
@@ -67,12 +71,19 @@ def require_no_growth(seen: list[Usage]) -> None:
 
 def main(argv: list[str]) -> None:
   options = parse_options(
-    argv, options=dict(minutes=60.0, config="planet.py:cpu"), prog="soak"
+    argv,
+    options=dict(minutes=60.0, config="planet.py:cpu", workdir="", seed=0),
+    prog="soak",
   )
   config = load_config(
-    options.config, [f"runtime.max_minutes={options.minutes}"]
+    options.config,
+    [f"runtime.max_minutes={options.minutes}", f"seed={options.seed}"],
   )
-  seen = soak(config, say=lambda text: print(text, flush=True))
+  one_core_for_each_program()
+  restart_with_tuned_allocator(arenas=8)
+  with tempfile.TemporaryDirectory() as elsewhere:
+    workdir = options.workdir or elsewhere
+    seen = soak(config, workdir, say=lambda text: print(text, flush=True))
   print(f"first {seen[0]}\nlast {seen[-1]}")
   require_no_growth(seen)
   print("nothing grew but the replay")

@@ -200,7 +200,10 @@ def test_a_signal_in_any_phase_saves_and_loses_nothing(
   result = fit(config, tmp_path, env=lambda: dial(on_step=stopping), quiet=True)
   assert result["exit_code"] == 75
   kept = result["episodes"]
-  assert kept == min(5, {15: 1, 24: 2, 75: 5}[at])
+  # The episode under way goes on beside the main thread, which sees the signal;
+  # so short a one may be over before it is told to stop.
+  before = {15: 1, 24: 1, 75: 5}[at]
+  assert before <= kept <= min(5, before + 1)
   result = fit(
     config,
     tmp_path,
@@ -364,13 +367,13 @@ def test_a_killed_worker_changes_no_bit(tiny_config, tmp_path):
   killed = []
 
   class Killing(Trainer):
-    def collect(self, *, random):
+    def start_round(self, *, random):
+      super().start_round(random=random)
       if self.counters.episodes == 2 and not killed:
-        process = self.envs._workers[1][0]
+        process = self.collector._envs._workers[1][0]
         timer = threading.Timer(0.02, process.kill)
         killed.append(process.pid)
         timer.start()
-      super().collect(random=random)
 
   fit(config, tmp_path / "whole", quiet=True)
   with pytest.MonkeyPatch.context() as monkeypatch:

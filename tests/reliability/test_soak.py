@@ -4,13 +4,13 @@ import pytest
 
 
 @pytest.mark.slow
-def test_many_rounds_hold_no_more_than_a_few(tool, tiny_config, dial):
+def test_many_rounds_hold_no_more_than_a_few(tool, tiny_config, dial, tmp_path):
   soak = tool("soak")
   config = tiny_config(
     "train.max_episodes=150", "evaluate.every=5",
     "runtime.checkpoint_every=3", "runtime.tensorboard=true",
   )  # fmt: skip
-  seen = soak.soak(config, env=dial)
+  seen = soak.soak(config, tmp_path, env=dial)
   assert len(seen) == 150
   soak.require_no_growth(seen)
 
