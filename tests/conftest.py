@@ -75,7 +75,7 @@ def tiny_config():
   return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
   """Keeps compiled programs, since every run makes its jitted calls anew."""
   from jax.experimental.compilation_cache import compilation_cache

@@ -43,8 +43,14 @@ def is_key(leaf: Any) -> bool:
 def storable(leaf: Any) -> jax.Array | np.ndarray:
   """Returns a leaf as an array that orbax saves and restores alike."""
   if is_key(leaf):
-    return jax.random.key_data(leaf)
-  return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    leaf = jax.random.key_data(leaf)
+  if isinstance(leaf, jax.Array) and (
+    jax.process_count() > 1 or len(leaf.sharding.device_set) > 1
+  ):
+    return leaf
+  # What lies on one device orbax writes twice as fast as a NumPy array: it
+  # then has no slices of it to look for.
+  return np.asarray(leaf)
 
 
 def restore_target(leaf: Any) -> jax.ShapeDtypeStruct | np.ndarray:
