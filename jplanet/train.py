@@ -7,55 +7,24 @@ The same command on the same folder goes on with the run. Without `--config`
 the CPU default runs, and without `--workdir` it runs in `runs/<task>`.
 """
 
-import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from jlejepa.runtime.allocator import (
   one_core_for_each_program,
   restart_with_tuned_allocator,
 )
-from jlejepa.runtime.checkpoint import Checkpoints
-from jlejepa.runtime.errors import exit_on_user_error, require
+from jlejepa.runtime.errors import exit_on_user_error
 from jlejepa.runtime.files import explain_disk_errors
 from jlejepa.runtime.flags import parse_flags
-from jlejepa.runtime.metrics import MetricsWriter
-from jlejepa.runtime.nonfinite import MAX_SKIPPED, save_bad_update
-from jlejepa.runtime.progress import Progress
 from jlejepa.runtime.run_folder import RunFolder
-from jlejepa.runtime.stop import StopSignal
 from jplanet import report
 from jplanet.check import check_config
-from jplanet.collect import collect, planned_policy, random_policy
-from jplanet.collector import Collector
-from jplanet.counters import Counters
-from jplanet.learner import check_gradients, follow, make_train_step
-from jplanet.replay import Episode, Replay
-from jplanet.setup import (
-  EVALUATE,
-  TRAIN,
-  Parts,
-  build,
-  episode_seeds,
-  first_state,
-)
-from jplanet.setup_envs import (
-  EnvFactory,
-  EnvMaker,
-  keep_renderer,
-  require_chunk,
-)
-
-UPDATES_PER_WAIT = 20
-# Diverging simulations in a row, after which something else must be wrong.
-MAX_DIVERGED = 20
+from jplanet.setup_envs import EnvFactory, EnvMaker, keep_renderer
+from jplanet.trainer import Trainer
 
 
 def fit(
@@ -84,8 +53,8 @@ def fit(
 
   Raises:
     UserError: for a configuration or a folder that cannot be used, before
-      anything is compiled; for a disk that is full; for `MAX_DIVERGED` episodes
-      in a row that a diverging simulation cut short.
+      anything is compiled; for a disk that is full; for `trainer.MAX_DIVERGED`
+      episodes in a row that a diverging simulation cut short.
     WorkerError: if a worker process cannot be replaced any more.
     NonFiniteError: after `nonfinite.MAX_SKIPPED` bad gradients in a row.
   """
@@ -100,322 +69,6 @@ def fit(
     trainer = Trainer(config, folder, factory, quiet, callback, stack)
     trainer.run()
     return trainer.finish()
-
-
-class Trainer:
-  """The loop's state on the host; each method is one phase of the loop."""
-
-  def __init__(self, config, folder, factory, quiet, callback, stack):
-    self.config, self.folder, self.factory = config, folder, factory
-    self.quiet, self.callback = quiet, callback
-    self.parts: Parts = build(config, factory.action_dim)
-    train, env = config.train, config.env
-    size = (env.size, env.size, 3)
-    self.replay = Replay(
-      size,
-      factory.action_dim,
-      folder=folder.episodes,
-      max_bytes=train.replay_bytes,
-    )
-    self.collector = stack.enter_context(
-      Collector(lambda: factory.group(env.num_envs, workers=env.workers))
-    )
-    self.eval_envs = factory.group(
-      config.evaluate.episodes * len(factory.tasks), workers=env.workers
-    )
-    stack.callback(self.eval_envs.close)
-    self.key = jax.random.key(config.seed)
-    self.step = jax.jit(
-      make_train_step(
-        self.parts.model, self.parts.optimizer, ema=config.optimizer.ema
-      ),
-      donate_argnums=0,
-    )
-    self.checkpoints = Checkpoints(folder.checkpoints)
-    self.state, self.counters = None, Counters()
-    self.row: dict[str, Any] = {}
-    self.last_row: dict[str, Any] = {}
-    self.last_saved: Counters | None = None
-    self._restore()
-    self.metrics = stack.enter_context(
-      MetricsWriter(
-        folder.path, config.runtime.tensorboard, step_key="env_steps"
-      )
-    )
-    self.metrics.truncate_after("env_steps", self.counters.env_steps)
-    self.stop = stack.enter_context(
-      StopSignal(config.runtime.max_minutes, self.counters.minutes)
-    )
-    tasks = len(factory.tasks)
-    self.seed_episodes = _round_up(train.seed_episodes * tasks, env.num_envs)
-    self.max_episodes = train.max_episodes * tasks
-    self.progress = Progress(
-      total_steps=None if config.runtime.max_minutes else self.max_episodes,
-      total_minutes=config.runtime.max_minutes or None,
-      elapsed_minutes=self.counters.minutes,
-      quiet=quiet,
-      unit="episode",
-    )
-
-  # The loop: what comes next is a function of the counters alone, so that a
-  # restored run goes on where the checkpoint stands.
-
-  def run(self) -> None:
-    """Runs phases until the episodes or the time are used up."""
-    while not self.stop.requested:
-      c = self.counters
-      if c.episodes < self.seed_episodes:
-        self.collect(random=True)
-        continue
-      if c.episodes >= self.max_episodes:
-        break
-      if self.state is None:
-        self.init()
-      phase = (c.episodes - self.seed_episodes) // self.config.env.num_envs
-      target = (phase + 1) * self.config.train.updates_per_collect
-      target += round(c.decisions * self.config.train.updates_per_decision)
-      every = self.config.evaluate.every
-      if c.updates < target:
-        self.fit(target)
-      elif every and (phase + 1) // every > c.evaluations:
-        self.evaluate()
-      else:
-        self.collect(random=self.config.train.collect == "random")
-        if (phase + 1) % self.config.runtime.checkpoint_every == 0:
-          self.save()
-
-  def init(self) -> None:
-    """Makes the first weights, with the seed episodes as examples."""
-    longest = max(len(e.image) for e in self.replay.episodes)
-    require_chunk(self.config.train.chunk, longest)
-    images = np.concatenate([e.image for e in self.replay.episodes])
-    self.state = first_state(
-      self.config, self.parts, jax.random.fold_in(self.key, 0), images
-    )
-
-  def fit(self, target: int) -> None:
-    """Updates the model on chunks of the replay, up to `target` updates."""
-    start, first = time.monotonic(), self.counters.updates
-    metrics = {}
-    if self.config.train.overlap and not self.collector.under_way:
-      self.start_round(random=self.config.train.collect == "random")
-    for update in range(first, target):
-      self.state, metrics = self.step(self.state, **self.step_inputs(update))
-      self.counters = self.counters._replace(updates=update + 1)
-      if update % UPDATES_PER_WAIT == 0:
-        # Without waiting, the host would queue updates far past a stop.
-        jax.block_until_ready(self.state.updates)
-        self._check_gradients()
-        self._show()
-      if self.stop.requested:
-        break
-    self.row |= {name: float(value) for name, value in metrics.items()}
-    self.row["seconds_fit"] = time.monotonic() - start
-    self._check_gradients()
-
-  def _check_gradients(self) -> None:
-    if int(self.state.skipped) >= MAX_SKIPPED:
-      update = int(self.state.updates) - 1
-      inputs = self.step_inputs(update)
-      inputs["state"] = self.state.replace(updates=np.int32(update))
-      path = save_bad_update(self.folder.path, update, inputs)
-      self._say(f"update {update} is kept in {path}: see jplanet.rerun")
-    check_gradients(self.state)
-
-  def step_inputs(self, update: int) -> dict[str, Any]:
-    """Returns batch and key of an update; `self.step` takes the state first."""
-    train = self.config.train
-    rng = np.random.default_rng([self.config.seed, update])
-    return {
-      "batch": self.replay.sample(rng, train.batch, train.chunk),
-      "key": jax.random.fold_in(self.key, 1),
-    }
-
-  def collect(self, *, random: bool) -> None:
-    """Adds one episode of every environment to the replay."""
-    if not self.collector.under_way:
-      self.start_round(random=random)
-    played = self.collector.finish(lambda: self.stop.requested)
-    if played is None:
-      return
-    self._count_faults(played.diverged, played.restarts)
-    episodes = played.episodes
-    for episode in episodes:
-      self.replay.add(episode)
-    self.counters = self.counters.add_episodes(
-      [len(e.reward) - 1 for e in episodes], self.factory.action_repeats
-    )
-    returns = [float(e.reward.sum()) for e in episodes]
-    self.row |= {
-      "train_return": float(np.mean(returns)),
-      "replay_bytes": self.replay.nbytes,
-      "seconds_collect": played.seconds,
-    }
-    if self.state is not None:
-      self.state = follow(self.state)
-    self._log()
-
-  def start_round(self, *, random: bool) -> None:
-    """Begins the next episodes: of random actions, or planned."""
-    seeds = episode_seeds(
-      self.config.seed,
-      TRAIN,
-      self.counters.episodes,
-      self.config.env.num_envs,
-    )
-    if random:
-      policy = random_policy(seeds, self.factory.action_dim)
-    else:
-      # A copy: the updates beside it take the buffers of the state.
-      params = jax.tree.map(jnp.copy, self.state.collecting_params)
-      policy = self._policy(params, seeds, self.config.train.noise)
-    self.collector.start(seeds, policy)
-
-  def _count_faults(self, diverged: int, restarts: int) -> None:
-    c, all_of_them = self.counters, diverged >= self.config.env.num_envs
-    self.counters = c._replace(
-      physics_errors=c.physics_errors + diverged,
-      diverged=c.diverged + diverged if all_of_them else 0,
-      worker_restarts=c.worker_restarts + restarts,
-    )
-    require(
-      self.counters.diverged < MAX_DIVERGED,
-      f"the simulation of the last {self.counters.diverged} episodes diverged:"
-      " look at config.env.action_repeat and at the environment itself",
-    )
-
-  def evaluate(self) -> list[Episode] | None:
-    """Runs noise-free episodes on fresh seeds and notes their returns."""
-    start = time.monotonic()
-    c, count = self.counters, self.eval_envs.num_envs
-    seeds = episode_seeds(
-      self.config.seed, EVALUATE, c.evaluations * count, count
-    )
-    episodes = collect(
-      self.eval_envs,
-      seeds,
-      self._policy(self.state.acting_params, seeds, 0.0),
-      should_stop=lambda: bool(self.stop.exit_code),
-    )
-    if episodes is None:
-      return None
-    returns = [float(e.reward.sum()) for e in episodes]
-    self.counters = c._replace(
-      minutes=self.stop.minutes, evaluations=c.evaluations + 1
-    ).add_scores(self.factory.tasks, returns)
-    report.write_all_scores(
-      self.folder,
-      self.counters,
-      seed=self.config.seed,
-      renderer=self.factory.renderer,
-    )
-    self.row |= {
-      "eval_return": float(np.mean(returns)),
-      "eval_return_std": float(np.std(returns)),
-      "seconds_evaluate": time.monotonic() - start,
-    }
-    return episodes
-
-  def save(self) -> None:
-    """Writes a checkpoint of everything that a resume needs."""
-    counts = self.counters._replace(minutes=0.0)
-    if self.last_saved == counts or not counts.episodes:
-      return
-    start = time.monotonic()
-    self.counters = self.counters._replace(minutes=self.stop.minutes)
-    # There is no state before the seed episodes are complete, and what stands
-    # for it is never looked at.
-    untrained = self.state is None
-    self.checkpoints.save(
-      self.counters.updates,
-      _zeros(self.template) if untrained else self.state,
-      {
-        "counters": self.counters._asdict(),
-        "row": self.row,
-        "untrained": untrained,
-      },
-    )
-    self.last_saved = counts
-    self.row["seconds_save"] = time.monotonic() - start
-
-  def finish(self) -> dict[str, Any]:
-    """Saves, evaluates a last time, and draws the pictures."""
-    self.collector.cancel()
-    self.save()
-    self.progress.close()
-    result = self.row | self.counters.numbers()
-    result["exit_code"] = self.stop.exit_code
-    if self.stop.exit_code:
-      self._say(f"stopped by {self.stop.reason}; the same command goes on")
-      return result
-    if self.state is not None:
-      episodes = self.evaluate()
-      result["exit_code"] = self.stop.exit_code
-      if episodes is not None:
-        result |= self.row | {"exit_code": 0}
-        result["pictures"] = report.write_pictures(
-          self.folder,
-          self.parts.model,
-          self.state.acting_params,
-          episodes,
-          jax.random.fold_in(self.key, 3),
-        )
-    return result
-
-  def _policy(self, params, seeds, noise):
-    return planned_policy(
-      self.parts.batched_act,
-      self.parts.agent,
-      params,
-      jax.random.fold_in(self.key, 2),
-      seeds,
-      noise,
-    )
-
-  def _restore(self) -> None:
-    self.template = jax.eval_shape(
-      lambda: first_state(self.config, self.parts, self.key)
-    )
-    restored = self.checkpoints.restore(self.template)
-    if restored is not None:
-      _, self.state, extra = restored
-      self.counters, self.row = Counters(**extra["counters"]), extra["row"]
-      self.last_saved = self.counters._replace(minutes=0.0)
-      if extra.get("untrained"):
-        self.state = None
-    for line in self.replay.load(self.counters.episodes):
-      self._say(f"left out a damaged episode: {line}")
-    if restored is not None:
-      self._say(
-        f"going on from {self.counters.episodes} episodes,"
-        f" {self.counters.updates} updates"
-      )
-
-  def _log(self) -> None:
-    self.counters = self.counters._replace(minutes=self.stop.minutes)
-    row = self.counters.numbers() | self.row
-    self.metrics.write(row)
-    if self.callback is not None:
-      self.callback(row)
-    self.row = {}
-    self.last_row = row
-    self._show()
-
-  def _show(self) -> None:
-    text = report.describe(self.last_row, self.counters)
-    self.progress.update(self.counters.episodes, text)
-
-  def _say(self, text: str) -> None:
-    if not self.quiet:
-      print(text, file=sys.stderr)
-
-
-def _zeros(template):
-  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
-
-
-def _round_up(number: int, multiple: int) -> int:
-  return -(-number // multiple) * multiple
 
 
 @exit_on_user_error()

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from jlejepa.runtime.metrics import read_metrics
-from jplanet import report, train
+from jplanet import report, train, trainer
 from jplanet.collect import Policy, collect, random_policy
 from jplanet.collector import Collector
 from jplanet.envs import Lockstep, check_env
-from jplanet.train import Trainer, fit
+from jplanet.train import fit
+from jplanet.trainer import Trainer
 
 SEEDS = [3, 4]
 
@@ -151,7 +152,7 @@ def run(monkeypatch, config, folder, env, collector=Collector):
         rounds.append((self.counters.updates, weights))
       super().start_round(random=random)
 
-  monkeypatch.setattr(train, "Collector", collector)
+  monkeypatch.setattr(trainer, "Collector", collector)
   monkeypatch.setattr(train, "Trainer", Kept)
   monkeypatch.setattr(report, "write_pictures", lambda *args: {})
   fit(config, folder, env=env, quiet=True)

@@ -18,13 +18,14 @@ from jlejepa.runtime.config import load_config
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.metrics import read_metrics
 from jlejepa.runtime.nonfinite import NonFiniteError
-from jplanet import report, train
+from jplanet import report, train, trainer
 from jplanet.counters import Counters
 from jplanet.envs import from_gymnasium
 from jplanet.jax_envs import pendulum
 from jplanet.jax_envs.dm_adapter import DmEnv
 from jplanet.scores import read_scores
-from jplanet.train import Trainer, fit
+from jplanet.train import fit
+from jplanet.trainer import Trainer
 from jplanet.unroll import imagine, observe
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -282,8 +283,8 @@ def test_gradients_that_stay_bad_end_the_run_with_good_weights(
 
     return parts._replace(model=parts.model._replace(loss=loss))
 
-  build = train.build
-  monkeypatch.setattr(train, "build", poisoned)
+  build = trainer.build
+  monkeypatch.setattr(trainer, "build", poisoned)
   config = tiny_config("train.updates_per_collect=10")
   with pytest.raises(NonFiniteError, match="10 gradients up to update 10"):
     fit(config, tmp_path, env=dial, quiet=True)

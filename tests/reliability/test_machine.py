@@ -22,11 +22,12 @@ from ml_collections import ConfigDict
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.metrics import read_metrics
 from jlejepa.runtime.nonfinite import NonFiniteError
-from jplanet import report, rerun, train
+from jplanet import report, rerun, setup_envs, train, trainer
 from jplanet.collect import collect, random_policy
 from jplanet.envs import Lockstep
 from jplanet.scores import read_scores
-from jplanet.train import Trainer, fit
+from jplanet.train import fit
+from jplanet.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -38,8 +39,8 @@ def build_once(text, action_dim):
   return BUILD(ConfigDict(json.loads(text)), action_dim)
 
 
-BUILD = train.build
-STEP_ONCE = functools.cache(train.make_train_step)
+BUILD = trainer.build
+STEP_ONCE = functools.cache(trainer.make_train_step)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,8 +52,8 @@ def compiled_once():
 
   with pytest.MonkeyPatch.context() as monkeypatch:
     monkeypatch.setattr(report, "write_pictures", lambda *args: {})
-    monkeypatch.setattr(train, "build", build)
-    monkeypatch.setattr(train, "make_train_step", STEP_ONCE)
+    monkeypatch.setattr(trainer, "build", build)
+    monkeypatch.setattr(trainer, "make_train_step", STEP_ONCE)
     yield
 
 
@@ -220,7 +221,7 @@ def test_a_signal_while_compiling_or_fitting_saves_that_update(
   whole, tiny_config, dial, tmp_path, monkeypatch
 ):
   """Tracing is the first part of compiling."""
-  build = train.build
+  build = trainer.build
 
   def signalling(config, action_dim):
     parts = build(config, action_dim)
@@ -231,11 +232,11 @@ def test_a_signal_while_compiling_or_fitting_saves_that_update(
 
     return parts._replace(model=parts.model._replace(loss=loss))
 
-  monkeypatch.setattr(train, "build", signalling)
+  monkeypatch.setattr(trainer, "build", signalling)
   config = tiny_config("runtime.checkpoint_every=1")
   result = fit(config, tmp_path, env=dial, quiet=True)
   assert (result["exit_code"], result["updates"]) == (75, 1)
-  monkeypatch.setattr(train, "build", build)
+  monkeypatch.setattr(trainer, "build", build)
   fit(config, tmp_path, env=dial, quiet=True)
   assert_whole(tmp_path, whole)
 
@@ -265,8 +266,8 @@ def test_bad_gradients_leave_their_batch_to_be_looked_at(
 
     return parts._replace(model=parts.model._replace(loss=loss))
 
-  build = train.build
-  monkeypatch.setattr(train, "build", poison)
+  build = trainer.build
+  monkeypatch.setattr(trainer, "build", poison)
   monkeypatch.setattr(rerun, "build", poison)
   config = tiny_config("train.updates_per_collect=30")
   with pytest.raises(NonFiniteError) as error:
@@ -309,7 +310,7 @@ def test_diverging_simulations_are_counted_over_resumes_and_end_a_run(
   tiny_config, dial, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(
-    train.EnvFactory, "_make", lambda self, task: Diverging(dial())
+    setup_envs.EnvFactory, "_make", lambda self, task: Diverging(dial())
   )
   config = tiny_config()
   fit(config, tmp_path / "a", env=dial, quiet=True)
@@ -324,7 +325,7 @@ def test_diverging_simulations_are_counted_over_resumes_and_end_a_run(
   assert rows_without_times(tmp_path / "a") == rows_without_times(
     tmp_path / "b"
   )
-  monkeypatch.setattr(train, "MAX_DIVERGED", 4)
+  monkeypatch.setattr(trainer, "MAX_DIVERGED", 4)
   with pytest.raises(UserError, match="last 4 episodes diverged"):
     fit(config, tmp_path / "c", env=dial, quiet=True)
 
