@@ -1,5 +1,7 @@
 """What the tests of several files share: a tiny run and an environment."""
 
+import os
+
 import dm_env
 import jax
 import numpy as np
@@ -77,7 +79,10 @@ def tiny_config():
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
-  """Keeps compiled programs, since every run makes its jitted calls anew."""
+  """Keeps compiled programs, since every run makes its jitted calls anew.
+
+  Processes that a test starts take them too, by the environment.
+  """
   from jax.experimental.compilation_cache import compilation_cache
 
   names = {
@@ -90,7 +95,9 @@ def compile_once(tmp_path_factory):
   compilation_cache.reset_cache()
   for name, value in names.items():
     jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
   yield
   for name, value in before.items():
     jax.config.update(name, value)
+    del os.environ[name.upper()]
   compilation_cache.reset_cache()
