@@ -17,6 +17,7 @@ from jplanet.types import Batch, Params, WorldModel
 
 FRAMES = 50
 SEQUENCES = 4
+CONTEXT = 5  # frames before the imagined ones, if an episode has so many
 # A decision lasts action_repeat steps of at least a hundredth of a second; ten
 # pictures a second are close to real time for most tasks.
 FPS = 12
@@ -138,7 +139,11 @@ def write_pictures(
     scale=max(1, 256 // episodes[0].image.shape[1]),
   )
   if model.decode is not None:
-    true, imagined = imagined_sequences(model, params, episodes, key)
+    shortest = min(len(e.image) for e in episodes[:SEQUENCES])
+    context = min(CONTEXT, shortest - 1)
+    true, imagined = imagined_sequences(
+      model, params, episodes, key, context=context
+    )
     add(
       "imagined against true (video)",
       open_loop.open_loop_video,
@@ -153,12 +158,18 @@ def write_pictures(
       folder.plots / "open_loop.png",
       true,
       imagined,
+      context=context,
     )
   return made
 
 
 def imagined_sequences(
-  model: WorldModel, params: Params, episodes: list[Episode], key: jax.Array
+  model: WorldModel,
+  params: Params,
+  episodes: list[Episode],
+  key: jax.Array,
+  *,
+  context: int = CONTEXT,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns true and open-loop predicted frames `[N, T, S, S, 3]` in [0, 1].
 
@@ -180,7 +191,9 @@ def imagined_sequences(
   batch = jax.tree.map(lambda *x: jnp.stack(x), *cut)
   keys = jax.random.split(key, len(chosen))
   predict = jax.jit(
-    jax.vmap(lambda sequence, k: open_loop(model, params, sequence, k))
+    jax.vmap(
+      lambda sequence, k: open_loop(model, params, sequence, k, context=context)
+    )
   )
   return jax.tree.map(np.asarray, predict(batch, keys))
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -391,6 +392,19 @@ def test_a_real_run_fills_its_folder(tiny_config, tmp_path, capfd):
   assert 0 <= result["eval_return"] <= 1000
   assert "env steps" in capfd.readouterr().err
   assert "noise-free return" in report.summary(result)
+
+
+@pytest.mark.parametrize("decisions", [1, 4])
+def test_short_episodes_have_their_pictures(
+  decisions, tiny_config, dial, tmp_path
+):
+  """Fewer frames than the usual context of five before the imagined ones."""
+  config = tiny_config(
+    "train.chunk=2", "train.max_episodes=3", "evaluate.every=0"
+  )
+  result = fit(config, tmp_path, env=lambda: dial(decisions), quiet=True)
+  assert "imagined against true" in result["pictures"]
+  assert all(Path(path).is_file() for path in result["pictures"].values())
 
 
 @pytest.mark.slow
