@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -404,7 +403,9 @@ def test_short_episodes_have_their_pictures(
   )
   result = fit(config, tmp_path, env=lambda: dial(decisions), quiet=True)
   assert "imagined against true" in result["pictures"]
-  assert all(Path(path).is_file() for path in result["pictures"].values())
+  assert all(
+    pathlib.Path(path).is_file() for path in result["pictures"].values()
+  )
 
 
 @pytest.mark.slow
