@@ -80,7 +80,9 @@ def test_the_cpu_default_fits_its_model_long_enough():
   assert config.train.updates_per_decision * 250 == 50
   icem = config.planner.icem
   assert config.planner.name == "icem" and config.planner.warm_start
-  assert (icem.candidates, icem.init_std, icem.noise_beta) == (100, 1.0, 2.5)
+  # As many steps of the model as 100 plans of 12 decisions.
+  assert icem.candidates * config.planner.horizon == 1200
+  assert (icem.init_std, icem.noise_beta) == (1.0, 2.5)
 
 
 def test_ablations_change_one_thing():
