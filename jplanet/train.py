@@ -71,6 +71,16 @@ def fit(
     return trainer.finish()
 
 
+def settle_process(config: ConfigDict) -> None:
+  """Gives this process the threads and the heap that its run is fastest with.
+
+  May start the program again: call it first thing in a command.
+  """
+  if config.train.overlap:
+    one_core_for_each_program()
+  restart_with_tuned_allocator(arenas=8 if config.train.overlap else 1)
+
+
 @exit_on_user_error()
 def run(argv: list[str] | None = None) -> None:
   """Runs the command `python -m jplanet.train`."""
@@ -78,10 +88,7 @@ def run(argv: list[str] | None = None) -> None:
     argv, default_spec="planet.py:cpu", default_workdir="", prog="jplanet-train"
   )
   if argv is None:
-    overlap = flags.config.train.overlap
-    if overlap:
-      one_core_for_each_program()
-    restart_with_tuned_allocator(arenas=8 if overlap else 1)
+    settle_process(flags.config)
   workdir = flags.workdir or f"runs/{flags.config.task.replace(',', '+')}"
   result = fit(flags.config, workdir, force=flags.force)
   print(report.summary(result))

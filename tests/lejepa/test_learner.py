@@ -19,7 +19,6 @@ from jlejepa.optimizers import make_optimizer, make_schedule
 from jlejepa.views import Views
 
 # Tests share programs.
-pytestmark = pytest.mark.usefixtures("compile_once")
 
 B, D, C = 16, 6, 3
 OPTIONS = LossOptions(

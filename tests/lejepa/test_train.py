@@ -27,7 +27,7 @@ TIMES = {"minutes", "cpu_minutes", "seconds_probe"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(compile_once):
+def compiled_once():
   """Every run makes its jitted calls anew; the programs are kept."""
 
 

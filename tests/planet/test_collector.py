@@ -171,7 +171,7 @@ def same(one, two):
 
 
 def test_rounds_use_the_weights_of_the_phase_before(
-  monkeypatch, compile_once, tiny_config, dial, tmp_path
+  monkeypatch, tiny_config, dial, tmp_path
 ):
   config = tiny_config()
   assert config.train.overlap

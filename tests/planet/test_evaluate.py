@@ -19,11 +19,9 @@ from jplanet.train import fit
 
 TASK = "cartpole_swingup"
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 
 @pytest.fixture(scope="module")
-def trained(tiny_config, compile_once, tmp_path_factory):
+def trained(tiny_config, tmp_path_factory):
   """Trains on episodes of ten decisions."""
   path = tmp_path_factory.mktemp("trained")
   config = tiny_config(

@@ -14,13 +14,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from jlejepa.runtime.allocator import (
-  one_core_for_each_program,
-  restart_with_tuned_allocator,
-)
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.flags import parse_options
-from jplanet.train import fit
+from jplanet.train import fit, settle_process
 
 MEMORY_SLACK = 150e6  # Bytes: what the allocator may keep or return.
 
@@ -79,8 +75,7 @@ def main(argv: list[str]) -> None:
     options.config,
     [f"runtime.max_minutes={options.minutes}", f"seed={options.seed}"],
   )
-  one_core_for_each_program()
-  restart_with_tuned_allocator(arenas=8)
+  settle_process(config)
   with tempfile.TemporaryDirectory() as elsewhere:
     workdir = options.workdir or elsewhere
     seen = soak(config, workdir, say=lambda text: print(text, flush=True))

@@ -30,7 +30,6 @@ from jplanet.train import fit
 from jplanet.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 # jit finds again what it has compiled for the same functions.
@@ -65,7 +64,7 @@ def rows_without_times(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(compile_once, compiled_once, tiny_config, dial, tmp_path_factory):
+def whole(compiled_once, tiny_config, dial, tmp_path_factory):
   """A run that nothing has happened to."""
   path = tmp_path_factory.mktemp("whole")
   fit(tiny_config("runtime.checkpoint_every=1"), path, env=dial, quiet=True)
