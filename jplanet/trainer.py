@@ -115,6 +115,7 @@ class Trainer:
       else:
         self.collect(random=self.config.train.collect == "random")
         if (phase + 1) % self.config.runtime.checkpoint_every == 0:
+          self.play_beside()
           self.save()
 
   def init(self) -> None:
@@ -130,8 +131,7 @@ class Trainer:
     """Updates the model on chunks of the replay, up to `target` updates."""
     start, first = time.monotonic(), self.counters.updates
     metrics = {}
-    if self.config.train.overlap and not self.collector.under_way:
-      self.start_round(random=self.config.train.collect == "random")
+    self.play_beside()
     for update in range(first, target):
       self.state, metrics = self.step(self.state, **self.step_inputs(update))
       self.counters = self.counters._replace(updates=update + 1)
@@ -187,6 +187,16 @@ class Trainer:
     if self.state is not None:
       self.state = follow(self.state)
     self._log()
+
+  def play_beside(self) -> None:
+    """Begins the next round beside what follows, if the run overlaps them."""
+    if (
+      self.config.train.overlap
+      and not self.collector.under_way
+      and not self.stop.requested
+      and self.counters.episodes < self.max_episodes
+    ):
+      self.start_round(random=self.config.train.collect == "random")
 
   def start_round(self, *, random: bool) -> None:
     """Begins the next episodes: of random actions, or planned."""

@@ -190,3 +190,28 @@ def test_rounds_use_the_weights_of_the_phase_before(
     monkeypatch, tiny_config("train.overlap=false"), tmp_path / "after", dial
   )
   assert [updates for updates, _ in after] == [3, 6, 9]
+
+
+def test_the_next_round_is_played_while_a_checkpoint_is_written(
+  monkeypatch, tiny_config, dial, tmp_path
+):
+  """A save costs no time beside a round; none is begun that nobody fetches."""
+  saves = []
+
+  class Kept(Trainer):
+    def save(self):
+      saves.append((self.counters.episodes, self.collector.under_way))
+      super().save()
+
+  monkeypatch.setattr(train, "Trainer", Kept)
+  monkeypatch.setattr(report, "write_pictures", lambda *args: {})
+  for overlap in (True, False):
+    saves.clear()
+    config = tiny_config(
+      f"train.overlap={str(overlap).lower()}", "runtime.checkpoint_every=1"
+    )
+    fit(config, tmp_path / f"{overlap}", env=dial, quiet=True)
+    *during, last, at_the_end = saves
+    assert during
+    assert all(beside is overlap for _, beside in during)
+    assert last == at_the_end == (config.train.max_episodes, False)
