@@ -29,6 +29,7 @@ class TrainState:
     opt_state: the optimiser's.
     step: int32 `[]`, updates made, skipped ones included.
     skipped: int32 `[]`, updates in a row skipped for a non-finite gradient.
+    skipped_total: int32 `[]`, all updates skipped so far.
   """
 
   params: Any
@@ -37,6 +38,7 @@ class TrainState:
   opt_state: optax.OptState
   step: jax.Array
   skipped: jax.Array
+  skipped_total: jax.Array
 
 
 class LossOptions(NamedTuple):
@@ -104,6 +106,7 @@ def init_state(
     opt_state=optimizer.init(params),
     step=jnp.zeros((), jnp.int32),
     skipped=jnp.zeros((), jnp.int32),
+    skipped_total=jnp.zeros((), jnp.int32),
   )
 
 
@@ -224,6 +227,9 @@ def make_train_step(
       opt_state=keep_finite(finite, opt_state, state.opt_state),
       step=state.step + 1,
       skipped=jnp.where(finite, 0, state.skipped + 1),
+      skipped_total=jnp.where(
+        finite, state.skipped_total, state.skipped_total + 1
+      ),
     )
     return new, metrics | {"grad_norm": norm}
 

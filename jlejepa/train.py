@@ -38,6 +38,7 @@ from jlejepa.runtime.metrics import MetricsWriter, read_metrics
 from jlejepa.runtime.nonfinite import (
   MAX_SKIPPED,
   check_skipped,
+  describe_skipped,
   save_bad_update,
 )
 from jlejepa.runtime.progress import Progress
@@ -152,6 +153,7 @@ class Trainer:
     self.window: list[dict[str, float]] = []
     self.step, self.minutes, self.cpu_minutes = 0, 0.0, 0.0
     self.last_saved, self.row, self.batch = -1, {}, None
+    self.skipped_total = 0
     self.watch = CollapseWatch(parts.options.lam, self.say)
     self.cpu_start = time.process_time()
     self.state = self._first_state()
@@ -300,6 +302,8 @@ class Trainer:
     self.step, self.minutes = extra["step"], extra["minutes"]
     self.cpu_minutes, self.window = extra["cpu_minutes"], extra["window"]
     self.row, self.watch.collapsed = extra["row"], extra["collapsed"]
+    # As of the last row: what has been skipped since is told with the next.
+    self.skipped_total = self.row.get("skipped_total", 0)
     self.last_saved = self.step
     self.say(f"going on from step {self.step}")
 
@@ -311,10 +315,14 @@ class Trainer:
     }
     self.window = []
     self._check_gradients()
+    self.row["skipped_total"] = self.skipped_total
     self.watch.look(self.row, self.step)
 
   def _check_gradients(self) -> None:
-    skipped = int(self.state.skipped)
+    total, skipped = int(self.state.skipped_total), int(self.state.skipped)
+    if total > self.skipped_total:
+      self.say(describe_skipped(total, self.skipped_total, self.step))
+      self.skipped_total = total
     if skipped >= MAX_SKIPPED:
       # The step's own arguments: it derives its keys from the counter.
       images, labels = self.batch

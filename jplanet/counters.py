@@ -12,7 +12,8 @@ class Counters(NamedTuple):
     episodes: collected, seed episodes included; also the replay's cursor.
     decisions: actions chosen by the agent or at random.
     env_steps: control steps of the simulator, decisions times action repeat.
-    updates: gradient steps.
+    updates: gradient steps, skipped ones included.
+    skipped_total: those skipped because the gradient was not finite.
     evaluations: done so far.
     physics_errors: episodes that a diverging simulation cut short.
     diverged: those of them that were collected last, one after the other.
@@ -26,6 +27,7 @@ class Counters(NamedTuple):
   decisions: int = 0
   env_steps: int = 0
   updates: int = 0
+  skipped_total: int = 0
   evaluations: int = 0
   physics_errors: int = 0
   diverged: int = 0

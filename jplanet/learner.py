@@ -26,6 +26,7 @@ class TrainState:
     opt_state: the optimiser's.
     updates: int32 `[]`, updates made, skipped ones included.
     skipped: int32 `[]`, updates in a row skipped for a non-finite gradient.
+    skipped_total: int32 `[]`, all updates skipped so far.
   """
 
   params: Params
@@ -34,6 +35,7 @@ class TrainState:
   opt_state: optax.OptState
   updates: Array
   skipped: Array
+  skipped_total: Array
 
   @property
   def acting_params(self) -> Params:
@@ -85,6 +87,7 @@ def init_state(
     opt_state=optimizer.init(params),
     updates=jnp.zeros((), jnp.int32),
     skipped=jnp.zeros((), jnp.int32),
+    skipped_total=jnp.zeros((), jnp.int32),
   )
 
 
@@ -128,6 +131,9 @@ def make_train_step(
       opt_state=keep_finite(finite, opt_state, state.opt_state),
       updates=state.updates + 1,
       skipped=jnp.where(finite, 0, state.skipped + 1),
+      skipped_total=jnp.where(
+        finite, state.skipped_total, state.skipped_total + 1
+      ),
     )
     return new, metrics | {"grad_norm": norm}
 

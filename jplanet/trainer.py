@@ -11,7 +11,11 @@ import numpy as np
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.errors import require
 from jlejepa.runtime.metrics import MetricsWriter
-from jlejepa.runtime.nonfinite import MAX_SKIPPED, save_bad_update
+from jlejepa.runtime.nonfinite import (
+  MAX_SKIPPED,
+  describe_skipped,
+  save_bad_update,
+)
 from jlejepa.runtime.progress import Progress
 from jlejepa.runtime.stop import StopSignal
 from jplanet import report
@@ -147,6 +151,10 @@ class Trainer:
     self._check_gradients()
 
   def _check_gradients(self) -> None:
+    c, total = self.counters, int(self.state.skipped_total)
+    if total > c.skipped_total:
+      self._say(describe_skipped(total, c.skipped_total, c.updates))
+      self.counters = c._replace(skipped_total=total)
     if int(self.state.skipped) >= MAX_SKIPPED:
       update = int(self.state.updates) - 1
       inputs = self.step_inputs(update)

@@ -221,7 +221,8 @@ def _compare(folder: Path, saved: dict[str, list], wanted: dict) -> None:
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     raise UserError(
       f"checkpoint {folder} does not fit the model: {'; '.join(found[:3])}"
-      f"{more}: run with the config that wrote it, or in another workdir"
+      f"{more}: run with the config and the release that wrote it, or in "
+      "another workdir"
     )
 
 

@@ -25,6 +25,20 @@ def keep_finite(finite: jax.Array, new: Any, old: Any) -> Any:
   return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
 
+def describe_skipped(total: int, before: int, step: int) -> str:
+  """Returns a line for a person about updates skipped since `before`.
+
+  Args:
+    total: updates skipped in the whole run.
+    before: how many of them the last line has told of.
+    step: updates made, skipped ones included.
+  """
+  return (
+    f"skipped {total - before} of the updates up to {step}: their gradients"
+    f" were not finite ({total} since the run began)"
+  )
+
+
 def check_skipped(skipped: int, step: int, hint: str) -> None:
   """Ends a run whose gradients have stayed non-finite.
 
