@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 
 import dm_env
 from ml_collections import ConfigDict
@@ -11,8 +12,10 @@ from ml_collections import ConfigDict
 from jlejepa.runtime.errors import UserError, require
 from jlejepa.runtime.run_folder import resolve
 from jplanet.check import split_tasks
-from jplanet.envs import Lockstep, WorkerPool, check_env, make_env
+from jplanet.envs import Lockstep, WorkerPool, make_env
+from jplanet.envs.adapters import make_checked_env
 from jplanet.envs.padding import make_padded_env
+from jplanet.envs.worker import importable
 
 EnvMaker = Callable[[], dm_env.Environment]
 # Every task of the suite lasts that many control steps.
@@ -38,12 +41,15 @@ class EnvFactory:
 
     Raises:
       UserError: an unknown task, an action space that is not continuous, a
-        renderer that does not work here, or a chunk longer than an episode.
+        renderer that does not work here, a chunk longer than an episode, or a
+        maker that worker processes are to call and cannot import.
     """
     self._config, self._maker = config.env, maker
     self.tasks = split_tasks(config.task) if maker is None else [config.task]
     samples = []
     try:
+      if maker is not None and config.env.workers:
+        importable(maker)
       samples = [self._make(task) for task in self.tasks]
     except (ValueError, RuntimeError, ImportError) as error:
       raise UserError(str(error)) from error
@@ -57,6 +63,11 @@ class EnvFactory:
       decisions = math.ceil(SUITE_STEPS / max(self.action_repeats))
       require_chunk(config.train.chunk, decisions + 1)
 
+  def _maker_of(self, task: str) -> EnvMaker:
+    if self._maker is not None:
+      return partial(make_checked_env, self._maker, self._config.size)
+    return partial(make_padded_env, task, self.action_dim, **self._options())
+
   def _options(self) -> dict:
     env = self._config
     return dict(
@@ -69,7 +80,7 @@ class EnvFactory:
 
   def _make(self, task: str) -> dm_env.Environment:
     if self._maker is not None:
-      return check_env(self._maker(), size=self._config.size)
+      return make_checked_env(self._maker, self._config.size)
     return make_env(task, **self._options())
 
   def group(self, count: int, *, workers: int = 0) -> Lockstep | WorkerPool:
@@ -80,22 +91,10 @@ class EnvFactory:
       workers: processes to spread them over; 0 keeps them in this one.
     """
     tasks = [self.tasks[i % len(self.tasks)] for i in range(count)]
-    if workers and self._maker is None:
-      from functools import partial
-
-      makers = [
-        partial(make_padded_env, task, self.action_dim, **self._options())
-        for task in tasks
-      ]
+    makers = [self._maker_of(task) for task in tasks]
+    if workers:
       return WorkerPool(makers, num_workers=min(workers, count))
-    if self._maker is not None:
-      return Lockstep([self._make(task) for task in tasks])
-    return Lockstep(
-      [
-        make_padded_env(task, self.action_dim, **self._options())
-        for task in tasks
-      ]
-    )
+    return Lockstep([make() for make in makers])
 
 
 def keep_renderer(config: ConfigDict, workdir: str | os.PathLike) -> ConfigDict:

@@ -183,7 +183,7 @@ def make_cell(model: Mapping, embed: int, action: int, *, dot: str) -> Cell:
   if model["kind"] == "ssm":
     return make_ssm(**common)
   if model["kind"] == "drnn":
-    return make_drnn(**common, belief=model["belief"])
+    return make_drnn(**common, belief=model["belief"], gru=model["gru"])
   raise ValueError(
     f"unknown model.kind {model['kind']!r}: expected 'rssm', 'ssm' or 'drnn'"
   )

@@ -1,6 +1,6 @@
 """Environments from elsewhere: Gymnasium's, and a user's own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dm_env
@@ -8,6 +8,13 @@ import numpy as np
 from dm_env import specs
 
 from jplanet.envs.actions import ActionScale
+
+
+def make_checked_env(
+  maker: Callable[[], dm_env.Environment], size: int
+) -> "PixelEnv":
+  """Makes a user's environment and checks it (see `check_env`)."""
+  return check_env(maker(), size=size)
 
 
 def check_env(env: dm_env.Environment, *, size: int = 64) -> "PixelEnv":

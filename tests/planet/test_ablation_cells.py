@@ -8,6 +8,7 @@ import pytest
 from jplanet.drnn import make_drnn
 from jplanet.networks import count_weights
 from jplanet.ssm import make_ssm
+from jplanet.world_model import make_planet
 
 SIZES = dict(embed=7, action=2, state=3, hidden=16)
 MAKERS = {
@@ -241,3 +242,16 @@ def test_drnn_has_the_weights_of_its_layers(action):
   cell = make_drnn(embed=1024, action=action)
   params = jax.eval_shape(cell.init, jax.random.key(0))
   assert count_weights(params) == expected
+
+
+@pytest.mark.parametrize("kind", ["rssm", "drnn"])
+@pytest.mark.parametrize("gru", ["reset_before", "reset_after"])
+def test_the_configuration_chooses_the_gru(tiny_config, kind, gru):
+  config = tiny_config(f"model.kind={kind}", f"model.gru={gru}")
+  model = make_planet(config, action_dim=1)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  paths = [
+    jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(shapes)
+  ]
+  # Only the reset before the product needs a second product.
+  assert any("candidate" in path for path in paths) is (gru == "reset_before")

@@ -6,7 +6,9 @@ import pytest
 
 import jplanet
 from jlejepa.runtime.config import load_config
+from jplanet import train
 from jplanet.envs import TASKS, make_env, renderers
+from jplanet.trainer import Trainer
 
 DECISIONS = 4
 
@@ -53,7 +55,7 @@ def best_renderer() -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", list(TASKS)[:8])
-def test_paper_configuration_fits_and_plans(task, tmp_path):
+def test_paper_configuration_fits_and_plans(task, tmp_path, monkeypatch):
   config = load_config(f"planet.py:{task}")
   # Sizes of networks, planner and pixels stay; only the amounts shrink.
   config.train.update(
@@ -62,7 +64,14 @@ def test_paper_configuration_fits_and_plans(task, tmp_path):
   config.evaluate.update(every=0, episodes=1)
   config.runtime.tensorboard = False
   renderer = best_renderer()
-  rows = []
+  rows, trainers = [], []
+
+  class Kept(Trainer):
+    def __init__(self, *args):
+      trainers.append(self)
+      super().__init__(*args)
+
+  monkeypatch.setattr(train, "Trainer", Kept)
   result = jplanet.fit(
     config,
     tmp_path / "run",
@@ -78,3 +87,7 @@ def test_paper_configuration_fits_and_plans(task, tmp_path):
   # The dequantised image costs 11,291.9 nats at a perfect mean.
   assert rows[1]["loss_image"] > 11_291
   assert np.isfinite(result["eval_return"])
+  (trainer,) = trainers
+  assert trainer.step._cache_size() == 1
+  # Collection and evaluation alike have one environment here.
+  assert trainer.parts.batched_act._cache_size() == 1

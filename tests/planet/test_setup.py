@@ -1,12 +1,14 @@
 """Seeds, environments and counters of a run."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
 
 from jlejepa.runtime.errors import UserError
 from jplanet.counters import Counters
+from jplanet.envs import WorkerPool, make_env
 from jplanet.setup import EVALUATE, REPORT, TRAIN, episode_seeds
 from jplanet.setup_envs import EnvFactory, require_chunk
 
@@ -45,8 +47,29 @@ def test_a_group_takes_turns_among_tasks_of_different_actions(tiny_config):
 def test_a_users_environment_replaces_the_task(tiny_config, dial):
   factory = EnvFactory(tiny_config("task=mine"), dial)
   assert factory.tasks == ["mine"] and factory.action_dim == 1
-  envs = factory.group(2, workers=2)
+  envs = factory.group(2)
   assert envs.num_envs == 2 and envs.reset([0, 1]).shape == (2, 8, 8, 3)
+
+
+def test_workers_step_a_users_environment(tiny_config):
+  config = tiny_config("task=mine", "env.workers=2")
+  maker = partial(
+    make_env, "cartpole_swingup", action_repeat=100, size=16, renderer="ray"
+  )
+  factory = EnvFactory(config, maker)
+  pool = factory.group(2, workers=2)
+  here = factory.group(2)
+  try:
+    assert isinstance(pool, WorkerPool)
+    images = pool.reset([0, 1])
+    # Made 16x16, and brought to the run's 8x8 in the worker.
+    assert images.shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(images, here.reset([0, 1]))
+  finally:
+    pool.close()
+    here.close()
+  with pytest.raises(UserError, match=r"a worker cannot import .*lambda"):
+    EnvFactory(config, lambda: maker())
 
 
 def test_the_longest_chunk_is_an_episode_and_its_reset(tiny_config):
