@@ -1,8 +1,11 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from scipy import special
 
 import jlejepa
 from jlejepa.exact import sphere_average
@@ -10,8 +13,8 @@ from jlejepa.exact import sphere_average
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 8, 64, 512, 2048, 4096])
 def test_sphere_average_is_kummers_function(dim):
-  # 1F1(1/2; D/2; -u), on both sides of the change of rule at u = 300.
-  u = np.array([0, 1e-3, 0.5, 4, 50, 299, 301, 2e3, 1e5], "float32")
+  # 1F1(1/2; D/2; -u).
+  u = np.array([0, 1e-3, 0.5, 4, 50, 300, 2e3, 1e5, 1e8, 1e11], "float32")
   u = u[:5] if dim == 1 else u
   expected = [float(mpmath.hyp1f1(0.5, dim / 2, -float(v))) for v in u]
   value = jax.jit(sphere_average, static_argnums=1)(u, dim)
@@ -33,7 +36,31 @@ def test_sphere_average_is_that_of_random_directions():
 def test_exact_sigreg_agrees_with_the_reference_limit(reference, name):
   expected = reference.values["inf_slices"][name]["inf_slices_exact_R_hyp1f1"]
   value = jlejepa.sigreg_exact(reference.arrays[f"x_{name}"], block=24)
-  np.testing.assert_allclose(value, expected, rtol=1e-4)
+  np.testing.assert_allclose(value, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("n, dim", [(300, 16), (800, 64)])
+def test_exact_sigreg_keeps_its_digits_where_two_large_terms_cancel(n, dim):
+  # sqrt(2 pi) N is a thousand times the value of Gaussian embeddings.
+  z = np.random.default_rng(n).normal(size=(n, dim)).astype("float32")
+  average = lambda u: special.hyp1f1(0.5, dim / 2, -u)
+  x = np.float64(z)
+  pairs = average(((x[:, None] - x) ** 2).sum(-1) / 2).mean()
+  singles = average((x**2).sum(-1) / 4).mean()
+  root = math.sqrt(2 * math.pi)
+  gap = root * (pairs - math.sqrt(2) * singles + math.sqrt(1 / 3))
+  np.testing.assert_allclose(jlejepa.sigreg_exact(z), n * gap, rtol=2e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 1e6])
+def test_exact_sigreg_and_its_gradient_are_finite_at_every_scale(scale):
+  z = scale * jax.random.normal(jax.random.key(1), (12, 3))
+  value, gradient = jax.jit(jax.value_and_grad(jlejepa.sigreg_exact))(z)
+  assert np.isfinite(value)
+  assert np.all(np.isfinite(gradient))
+  if scale == 0:
+    np.testing.assert_allclose(value, 12 * 0.4089230, rtol=1e-6)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
 def test_many_slices_approach_the_exact_value():
