@@ -1,4 +1,9 @@
-"""Matrix products in float32, or in bfloat16 with float32 accumulation."""
+"""Matrix products of networks: of float32, or bfloat16 summed in float32.
+
+"float32" is JAX's default precision: exact on a CPU, but TF32 on a GPU and
+bfloat16 on a TPU unless `jax.default_matmul_precision` says otherwise. Networks
+bear that. Losses, KL and SIGReg do not go through here: they are float32.
+"""
 
 import jax.numpy as jnp
 from jax import lax

@@ -69,7 +69,9 @@ def rerun(
 @exit_on_user_error()
 def run(argv: Sequence[str] | None = None) -> None:
   """Runs the command `python -m jlejepa.rerun`."""
-  options = parse_options(argv, options={"workdir": str}, prog="jlejepa-rerun")
+  options = parse_options(
+    argv, options={"workdir": str}, prog="python -m jlejepa.rerun"
+  )
   print(describe_update(rerun(options.workdir)))
 
 

@@ -248,7 +248,7 @@ def describe(
 def run(argv: Sequence[str] | None = None) -> None:
   """Runs the command `python -m jlejepa.selection`."""
   parser = argparse.ArgumentParser(
-    prog="jlejepa-selection",
+    prog="python -m jlejepa.selection",
     description="Compares the training loss of runs with their accuracy.",
   )
   parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")

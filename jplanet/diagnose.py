@@ -21,7 +21,7 @@ from jlejepa.runtime.errors import (
   positive_int,
   require,
 )
-from jlejepa.runtime.files import atomic_write_json
+from jlejepa.runtime.files import atomic_write_json, explain_disk_errors
 from jlejepa.runtime.flags import parse_options
 from jlejepa.runtime.run_folder import hold_folder, read_config, resolve
 from jplanet import diagnostics, diagnostics_report
@@ -100,7 +100,7 @@ def diagnose(
   seed = config.seed if seed is None else seed
   act_key, init_key, measure_key = jax.random.split(jax.random.key(seed), 3)
   tasks, pictures = {}, {}
-  with hold_folder(path) as folder:
+  with explain_disk_errors(path), hold_folder(path) as folder:
     state, counters = restore_agent(folder, parts, config)
     trained = state.acting_params
     recorded = record_episodes(

@@ -19,6 +19,7 @@ from jlejepa.runtime.errors import (
   positive_int,
   require,
 )
+from jlejepa.runtime.files import explain_disk_errors
 from jlejepa.runtime.flags import parse_options
 from jlejepa.runtime.progress import Progress
 from jlejepa.runtime.run_folder import (
@@ -86,7 +87,7 @@ def evaluate(
   parts = build(config, factory.action_dim)
   seed = config.seed if seed is None else seed
   act_key, picture_key = jax.random.split(jax.random.key(seed))
-  with hold_folder(path) as folder:
+  with explain_disk_errors(path), hold_folder(path) as folder:
     state, counters = restore_agent(folder, parts, config)
     values, shown = run_episodes(
       factory,

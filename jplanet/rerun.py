@@ -61,7 +61,9 @@ def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, float]:
 @exit_on_user_error()
 def run(argv: Sequence[str] | None = None) -> None:
   """Runs the command `python -m jplanet.rerun`."""
-  options = parse_options(argv, options={"workdir": str}, prog="jplanet-rerun")
+  options = parse_options(
+    argv, options={"workdir": str}, prog="python -m jplanet.rerun"
+  )
   print(describe_update(rerun(options.workdir)))
 
 

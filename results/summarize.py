@@ -1,4 +1,4 @@
-"""Prints the table of README.md from the runs kept in this folder.
+"""Prints the last evaluation of every run kept in this folder, by group.
 
     python results/summarize.py
 

@@ -49,7 +49,8 @@ def cem(
       `empty_plan` starts at the centre of the box.
     candidates: `N`, sequences per iteration.
     elites: `K`.
-    iterations: rounds of sampling and refitting, at least 1.
+    iterations: rounds of sampling and refitting, at least 1 (the published
+      code takes 0 too, and then does nothing at all).
     init_std: initial spread in half-widths of the box (1 in `[-1, 1]`).
     include_mean: whether candidate 0 is the mean itself.
     noise_beta: colour of the candidates, `1/f^beta` along time.

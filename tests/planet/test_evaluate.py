@@ -1,5 +1,6 @@
 """The evaluation of a run, on one that trained for seconds."""
 
+import errno
 import json
 import pathlib
 import shutil
@@ -138,6 +139,20 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(copied, tmp_path, capsys):
   shutil.rmtree(copied / "checkpoints")
   line = one_line([f"--workdir={copied}"], capsys)
   assert "holds no checkpoint yet" in line
+
+
+def test_a_full_disk_is_said_in_one_line(copied, capsys, monkeypatch):
+  def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  before = (copied / "scores.json").read_bytes()
+  monkeypatch.setattr("jplanet.scores.atomic_write_json", full)
+  with pytest.raises(SystemExit) as exit:
+    run([f"--workdir={copied}", "--episodes=2"])
+  assert exit.value.code == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert str(copied) in line and "No space left on device" in line
+  assert (copied / "scores.json").read_bytes() == before
 
 
 def test_a_folder_in_use_is_left_alone(copied):
