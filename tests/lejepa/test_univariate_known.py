@@ -54,13 +54,34 @@ def test_shapiro_wilk_has_roystons_weights_at_every_size(n):
   )
 
 
+@pytest.mark.parametrize(
+  "fixture",
+  ["gauss_64x8", "shifted_64x8", "student3_64x8", "zeros_64x8", "N2_2x8"],
+)
+def test_moments_and_variances_agree_with_the_official_package(
+  reference, fixture
+):
+  x = reference.arrays[f"x_{fixture}"]
+  official = reference.values["univariate"][fixture]
+  for order in (2, 4, 6):
+    ours = univariate.moments(x, max_order=order)
+    np.testing.assert_allclose(ours, official[f"Moments_k{order}"], rtol=2e-6)
+  if fixture == "zeros_64x8":
+    return  # where the official VCReg is NaN
+  # Theirs divides the first term by the variance.
+  n, mean, variance = len(x), x.mean(0), x.var(0, ddof=1)
+  ours = univariate.vcreg(x) + n * mean**2 * (1 / variance - 1)
+  np.testing.assert_allclose(ours, official["VCReg"], rtol=2e-6)
+
+
 @pytest.mark.parametrize("fixture", ["gauss_64x8", "N2_2x8"])
 def test_official_values_follow_from_ours_by_their_known_defects(
   reference, fixture
 ):
   x = reference.arrays[f"x_{fixture}"]
   official = reference.values["univariate"][fixture]
-  n, mean, variance = len(x), x.mean(0), x.var(0, ddof=1)
+  n = len(x)
+  # The official log-cdf is an approximation, good to some 1e-5 inside (-3, 3).
   close = functools.partial(np.testing.assert_allclose, rtol=5e-5, atol=2e-5)
   inside = np.abs(x).max(0) < 3  # where the official log-cdf is right
   ours = univariate.anderson_darling(x)
@@ -69,15 +90,10 @@ def test_official_values_follow_from_ours_by_their_known_defects(
     "cramer_von_mises": "CramerVonMises", "watson": "Watson"
   }.items():  # fmt: skip
     ours = getattr(univariate, name)(x)
-    close((ours - 1 / (12 * n)) / n, official[key], atol=1e-6)
-  ours = univariate.vcreg(x) + n * mean**2 * (1 / variance - 1)
-  close(ours, official["VCReg"])
-  for order in (2, 4, 6):
-    ours = univariate.moments(x, max_order=order)
-    close(ours, official[f"Moments_k{order}"])
+    close((ours - 1 / (12 * n)) / n, official[key], rtol=2e-6, atol=1e-7)
   ours = univariate.nll(x)
   close(ours[inside], np.array(official["NLL_alpha0.5_mean"])[inside])
   if n > 2:
     w = 1 - univariate.shapiro_wilk(x, weights="francia")
     uncentred = np.sqrt(w * x.var(0) / (x**2).mean(0))
-    close(1 - uncentred, official["ShapiroWilk_blom_sf"])
+    close(1 - uncentred, official["ShapiroWilk_blom_sf"], rtol=2e-6, atol=1e-6)
