@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 RIDGE = 1e-6
+# Where a Mardia statistic goes over into its logarithm.
+LIMIT = 2.0**96
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -164,6 +166,21 @@ def henze_visagie(x: jax.Array, *, gamma: float = 3.0) -> jax.Array:
   return jnp.log(total) + largest / (4 * gamma) + scale
 
 
+def _continued(value, large):
+  """Gives a statistic `s`, beyond LIMIT as `LIMIT (1 + log(s / LIMIT))`.
+
+  Value and slope are continuous, and finite where float32 cannot hold `s`.
+
+  Args:
+    value: `s / LIMIT` if `large`, else `s`.
+    large: whether it is so counted.
+  """
+  ratio = jnp.where(large, value, value / LIMIT)
+  logarithm = LIMIT * (1 + jnp.log(jnp.maximum(ratio, 1)))
+  plain = jnp.where(large, LIMIT * value, value)
+  return jnp.where(ratio > 1, logarithm, plain)
+
+
 @_over_leading_axes
 def mardia_skewness(x: jax.Array) -> jax.Array:
   """Computes Mardia's skewness statistic, `(1 / 6N) sum_ij (x_i . x_j)^3`.
@@ -171,11 +188,17 @@ def mardia_skewness(x: jax.Array) -> jax.Array:
   `N/6` times the squared norm of the third moments; with `standardize=True`
   Mardia's (1970) `N b_1 / 6`, chi-squared with `D (D+1) (D+2) / 6` degrees of
   freedom for many Gaussian samples. Zero for all symmetric samples, collapsed
-  ones among them: use it beside a test of scale. Overflows for lengths beyond
-  `1e5`. Arguments, result and errors are those of `bhep`, less `beta`.
+  ones among them: use it beside a test of scale. It grows like the sixth power
+  of the length: a value `s` beyond `L = 2^96`, lengths of about `5e4`, becomes
+  `L (1 + log(s / L))`, finite for lengths up to `1e9`. Arguments, result and
+  errors are those of `bhep`, less `beta`.
   """
   n = x.shape[0]
-  return jnp.sum(_gram(x) ** 3) / (6 * n)
+  gram = _gram(x)
+  cube_root = LIMIT ** (1 / 3)
+  large = jnp.max(jnp.diagonal(gram)) > cube_root
+  gram = jnp.where(large, gram / cube_root, gram)
+  return _continued(jnp.sum(gram**3) / (6 * n), large)
 
 
 @_over_leading_axes
@@ -185,11 +208,15 @@ def mardia_kurtosis(x: jax.Array) -> jax.Array:
   `N (mean |x|^4 - D (D+2))^2 / (8 D (D+2))`; with `standardize=True` the
   square of Mardia's (1970) `b_2`, normalised, chi-squared with one degree of
   freedom for many Gaussian samples. Squared, for the signed statistic has no
-  least value at a Gaussian. All zero gives `N D (D+2) / 8`. Overflows for
-  lengths beyond `1e4`. Arguments, result and errors are those of `bhep`, less
-  `beta`.
+  least value at a Gaussian. All zero gives `N D (D+2) / 8`. It grows like the
+  eighth power of the length: a value `s` beyond `L = 2^96`, lengths of about
+  `5e3`, becomes `L (1 + log(s / L))`, finite for lengths up to `1e7`.
+  Arguments, result and errors are those of `bhep`, less `beta`.
   """
   n, dim = x.shape
   target = dim * (dim + 2)
   excess = jnp.mean(jnp.sum(x**2, axis=-1) ** 2) - target
-  return n * excess**2 / (8 * target)
+  square_root = LIMIT**0.5
+  large = excess > square_root
+  excess = jnp.where(large, excess / square_root, excess)
+  return _continued(n * excess**2 / (8 * target), large)
