@@ -123,6 +123,11 @@ class PixelEnv(dm_env.Environment):
     self._dtype = action_dtype
     self._size = size
 
+  @property
+  def physics_errors(self) -> int:
+    """Episodes that a diverging simulation cut short, where it counts them."""
+    return getattr(self._env, "physics_errors", 0)
+
   def seed(self, seed: int) -> None:
     """Passes a seed for the next episode on to environments that take one."""
     if hasattr(self._env, "seed"):

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.metrics import read_metrics
 from jlejepa.runtime.nonfinite import NonFiniteError
-from jplanet import report, rerun, setup_envs, train, trainer
+from jplanet import report, rerun, train, trainer
 from jplanet.collect import collect, random_policy
 from jplanet.envs import Lockstep
 from jplanet.scores import read_scores
@@ -308,25 +308,23 @@ class Diverging:
 def test_diverging_simulations_are_counted_over_resumes_and_end_a_run(
   tiny_config, dial, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(
-    setup_envs.EnvFactory, "_make", lambda self, task: Diverging(dial())
-  )
+  env = lambda: Diverging(dial())
   config = tiny_config()
-  fit(config, tmp_path / "a", env=dial, quiet=True)
+  fit(config, tmp_path / "a", env=env, quiet=True)
   rows = read_metrics(tmp_path / "a")
   assert [row["physics_errors"] for row in rows] == [1, 2, 3, 4, 5]
   for at in (3, 4):
     stop = lambda row, at=at: (
       row["episodes"] == at and os.kill(os.getpid(), signal.SIGTERM)
     )
-    fit(config, tmp_path / "b", env=dial, quiet=True, callback=stop)
-  fit(config, tmp_path / "b", env=dial, quiet=True)
+    fit(config, tmp_path / "b", env=env, quiet=True, callback=stop)
+  fit(config, tmp_path / "b", env=env, quiet=True)
   assert rows_without_times(tmp_path / "a") == rows_without_times(
     tmp_path / "b"
   )
   monkeypatch.setattr(trainer, "MAX_DIVERGED", 4)
   with pytest.raises(UserError, match="last 4 episodes diverged"):
-    fit(config, tmp_path / "c", env=dial, quiet=True)
+    fit(config, tmp_path / "c", env=env, quiet=True)
 
 
 def test_lost_episodes_are_played_again(dial):
