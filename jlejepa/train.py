@@ -43,7 +43,7 @@ from jlejepa.runtime.nonfinite import (
 )
 from jlejepa.runtime.progress import Progress
 from jlejepa.runtime.run_folder import RunFolder
-from jlejepa.runtime.stop import StopSignal
+from jlejepa.runtime.stop import StopSignal, quit_on_interrupt
 from jlejepa.setup import build, first_state
 
 
@@ -133,6 +133,8 @@ class Trainer:
     self.config, self.folder, self.parts = config, folder, parts
     self.dataset, self.probed = dataset, probed
     self.quiet, self.callback = quiet, callback
+    # First: all that follows may take long, and a signal must not end it.
+    self.stop = stack.enter_context(StopSignal(config.runtime.max_minutes))
     self.key = jax.random.key(config.seed)
     self.mesh = data_mesh(config.runtime.num_devices or None)
     require(
@@ -151,7 +153,7 @@ class Trainer:
     # Metrics of the steps since the last row, part of every checkpoint: a
     # resumed run writes the rows that an uninterrupted one writes.
     self.window: list[dict[str, float]] = []
-    self.step, self.minutes, self.cpu_minutes = 0, 0.0, 0.0
+    self.step, self.cpu_minutes = 0, 0.0
     self.last_saved, self.row, self.batch = -1, {}, None
     self.skipped_total = 0
     self.watch = CollapseWatch(parts.options.lam, self.say)
@@ -162,13 +164,10 @@ class Trainer:
       MetricsWriter(folder.path, config.runtime.tensorboard)
     )
     self.metrics.truncate_after("step", self.step)
-    self.stop = stack.enter_context(
-      StopSignal(config.runtime.max_minutes, self.minutes)
-    )
     self.progress = Progress(
       total_steps=parts.total_steps,
       total_minutes=config.runtime.max_minutes or None,
-      elapsed_minutes=self.minutes,
+      elapsed_minutes=self.stop.minutes,
       quiet=quiet,
     )
     self.say(describe(dataset))
@@ -299,7 +298,8 @@ class Trainer:
     if restored is None:
       return
     _, self.state, extra = restored
-    self.step, self.minutes = extra["step"], extra["minutes"]
+    self.step = extra["step"]
+    self.stop.resume(extra["minutes"])
     self.cpu_minutes, self.window = extra["cpu_minutes"], extra["window"]
     self.row, self.watch.collapsed = extra["row"], extra["collapsed"]
     # As of the last row: what has been skipped since is told with the next.
@@ -353,6 +353,7 @@ class Trainer:
     return self.cpu_minutes + (time.process_time() - self.cpu_start) / 60
 
 
+@quit_on_interrupt()
 @exit_on_user_error()
 def run(argv: list[str] | None = None) -> None:
   """Runs the command `python -m jlejepa.train`."""

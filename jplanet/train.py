@@ -21,6 +21,7 @@ from jlejepa.runtime.errors import exit_on_user_error
 from jlejepa.runtime.files import explain_disk_errors
 from jlejepa.runtime.flags import parse_flags
 from jlejepa.runtime.run_folder import RunFolder
+from jlejepa.runtime.stop import quit_on_interrupt
 from jplanet import report
 from jplanet.check import check_config
 from jplanet.setup_envs import EnvFactory, EnvMaker, keep_renderer
@@ -55,7 +56,8 @@ def fit(
     UserError: for a configuration or a folder that cannot be used, before
       anything is compiled; for a disk that is full; for `trainer.MAX_DIVERGED`
       episodes in a row that a diverging simulation cut short.
-    WorkerError: if a worker process cannot be replaced any more.
+    WorkerError: if a worker process cannot be replaced any more, or an
+      environment in this process does not answer for ten minutes.
     NonFiniteError: after `nonfinite.MAX_SKIPPED` bad gradients in a row.
   """
   check_config(config)
@@ -81,6 +83,7 @@ def settle_process(config: ConfigDict) -> None:
   restart_with_tuned_allocator(arenas=8 if config.train.overlap else 1)
 
 
+@quit_on_interrupt()
 @exit_on_user_error()
 def run(argv: list[str] | None = None) -> None:
   """Runs the command `python -m jplanet.train`."""

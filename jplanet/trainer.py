@@ -19,7 +19,7 @@ from jlejepa.runtime.nonfinite import (
 from jlejepa.runtime.progress import Progress
 from jlejepa.runtime.stop import StopSignal
 from jplanet import report
-from jplanet.collect import collect, planned_policy, random_policy
+from jplanet.collect import planned_policy, random_policy
 from jplanet.collector import Collector
 from jplanet.counters import Counters
 from jplanet.learner import check_gradients, follow, make_train_step
@@ -45,6 +45,8 @@ class Trainer:
   def __init__(self, config, folder, factory, quiet, callback, stack):
     self.config, self.folder, self.factory = config, folder, factory
     self.quiet, self.callback = quiet, callback
+    # First: all that follows may take long, and a signal must not end it.
+    self.stop = stack.enter_context(StopSignal(config.runtime.max_minutes))
     self.parts: Parts = build(config, factory.action_dim)
     train, env = config.train, config.env
     size = (env.size, env.size, 3)
@@ -54,13 +56,11 @@ class Trainer:
       folder=folder.episodes,
       max_bytes=train.replay_bytes,
     )
-    self.collector = stack.enter_context(
-      Collector(lambda: factory.group(env.num_envs, workers=env.workers))
+    group = lambda count: stack.enter_context(
+      Collector(lambda: factory.group(count, workers=env.workers))
     )
-    self.eval_envs = factory.group(
-      config.evaluate.episodes * len(factory.tasks), workers=env.workers
-    )
-    stack.callback(self.eval_envs.close)
+    self.collector = group(env.num_envs)
+    self.evaluator = group(config.evaluate.episodes * len(factory.tasks))
     self.key = jax.random.key(config.seed)
     self.step = jax.jit(
       make_train_step(
@@ -80,9 +80,6 @@ class Trainer:
       )
     )
     self.metrics.truncate_after("env_steps", self.counters.env_steps)
-    self.stop = stack.enter_context(
-      StopSignal(config.runtime.max_minutes, self.counters.minutes)
-    )
     tasks = len(factory.tasks)
     self.seed_episodes = _round_up(train.seed_episodes * tasks, env.num_envs)
     self.max_episodes = train.max_episodes * tasks
@@ -237,19 +234,17 @@ class Trainer:
 
   def evaluate(self) -> list[Episode] | None:
     """Runs noise-free episodes on fresh seeds and notes their returns."""
-    start = time.monotonic()
-    c, count = self.counters, self.eval_envs.num_envs
+    c, count = self.counters, self.evaluator.num_envs
     seeds = episode_seeds(
       self.config.seed, EVALUATE, c.evaluations * count, count
     )
-    episodes = collect(
-      self.eval_envs,
-      seeds,
-      self._policy(self.state.acting_params, seeds, 0.0),
-      should_stop=lambda: bool(self.stop.exit_code),
+    self.evaluator.start(
+      seeds, self._policy(self.state.acting_params, seeds, 0.0)
     )
-    if episodes is None:
+    played = self.evaluator.finish(lambda: bool(self.stop.exit_code))
+    if played is None:
       return None
+    episodes = played.episodes
     returns = [float(e.reward.sum()) for e in episodes]
     self.counters = c._replace(
       minutes=self.stop.minutes, evaluations=c.evaluations + 1
@@ -263,7 +258,7 @@ class Trainer:
     self.row |= {
       "eval_return": float(np.mean(returns)),
       "eval_return_std": float(np.std(returns)),
-      "seconds_evaluate": time.monotonic() - start,
+      "seconds_evaluate": played.seconds,
     }
     return episodes
 
@@ -332,6 +327,7 @@ class Trainer:
       _, self.state, extra = restored
       self.counters, self.row = Counters(**extra["counters"]), extra["row"]
       self.last_saved = self.counters._replace(minutes=0.0)
+      self.stop.resume(self.counters.minutes)
       if extra.get("untrained"):
         self.state = None
     for line in self.replay.load(self.counters.episodes):

@@ -3,14 +3,17 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
 
 from jlejepa.runtime.processes import largest
 
 # EX_TEMPFAIL: schedulers and shell loops read it as "run the command again".
 EXIT_STOPPED = 75
 EXIT_FINISHED = 0
+EXIT_INTERRUPTED = 130  # What shells call an end by SIGINT.
 
 _BUDGET, _SIGNALS = "time budget", ("SIGTERM", "SIGINT")
 # Ascending: a signal counts for more than the budget.
@@ -23,6 +26,8 @@ class StopSignal:
   Within the `with` block SIGTERM and SIGINT only set a flag, so that the run
   can save and leave; a second SIGINT raises `KeyboardInterrupt`. Outside the
   main thread, where Python allows no handlers, only the time budget works.
+  Enter it before anything that takes long, and tell it with `resume` what a
+  checkpoint knows of the time.
 
   Where a run has several processes, `requested`, `reason` and `exit_code` are
   questions to all of them: each process must ask at the same places, and when
@@ -30,13 +35,12 @@ class StopSignal:
 
   Args:
     max_minutes: the wall-clock budget in minutes; 0 for none.
-    elapsed_minutes: what earlier processes of the same run have used of it.
   """
 
-  def __init__(self, max_minutes: float = 0.0, elapsed_minutes: float = 0.0):
+  def __init__(self, max_minutes: float = 0.0):
     self._budget = max_minutes
     # Not `time.time`: a clock that is set must not end or prolong a run.
-    self._start = time.monotonic() - 60 * elapsed_minutes
+    self._start = time.monotonic()
     self._signal = ""
     self._agreed = ""
     self._old = {}
@@ -52,6 +56,10 @@ class StopSignal:
       # None stands for a handler that was not installed from Python.
       signal.signal(number, signal.SIG_DFL if handler is None else handler)
     self._old = {}
+
+  def resume(self, minutes: float) -> None:
+    """Adds the minutes that earlier processes of the same run have taken."""
+    self._start -= 60 * minutes
 
   @property
   def minutes(self) -> float:
@@ -90,3 +98,20 @@ class StopSignal:
     text = f"\n{self._signal}: saving, then stopping; Ctrl-C to quit at once\n"
     with contextlib.suppress(OSError):
       os.write(2, text.encode())
+
+
+@contextlib.contextmanager
+def quit_on_interrupt() -> Iterator[None]:
+  """Ends the process at a `KeyboardInterrupt`, at once, with exit code 130.
+
+  For commands, around everything: else Python would wait for threads and
+  compilers before it ends, and the user has asked twice. What was printed is
+  flushed. A library call lets the exception pass instead.
+  """
+  try:
+    yield
+  except KeyboardInterrupt:
+    for stream in (sys.stdout, sys.stderr):
+      with contextlib.suppress(OSError, ValueError):
+        stream.flush()
+    os._exit(EXIT_INTERRUPTED)

@@ -1,6 +1,7 @@
 """Episodes collected beside the updates are those collected after them."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import jax
@@ -11,7 +12,7 @@ from jlejepa.runtime.metrics import read_metrics
 from jplanet import report, train, trainer
 from jplanet.collect import Policy, collect, random_policy
 from jplanet.collector import Collector
-from jplanet.envs import Lockstep, check_env
+from jplanet.envs import Lockstep, WorkerError, check_env
 from jplanet.train import fit
 from jplanet.trainer import Trainer
 
@@ -107,7 +108,7 @@ def test_an_environment_lives_in_one_thread(dial):
 
 
 def test_environments_are_closed_after_an_error(make_envs):
-  closed = []
+  closed, asked = [], threading.Event()
 
   def make():
     envs = make_envs()
@@ -115,11 +116,13 @@ def test_environments_are_closed_after_an_error(make_envs):
     return envs
 
   def act(carry, images, t):
+    asked.set()
     raise ValueError("a policy that fails")
 
   with pytest.raises(ValueError, match="a policy that fails"):  # noqa: SIM117
     with Collector(make) as collector:
       collector.start(SEEDS, Policy(lambda: None, act))
+      assert asked.wait(30)
   assert closed
 
   def fail():
@@ -138,7 +141,7 @@ class AtOnce(Collector):
 
   def finish(self, should_stop):
     self._future = None
-    return self._pool.submit(self._play, *self._args).result()
+    return self._await(self._submit(self._play, *self._args))
 
 
 def run(monkeypatch, config, folder, env, collector=Collector):
@@ -215,3 +218,88 @@ def test_the_next_round_is_played_while_a_checkpoint_is_written(
     assert during
     assert all(beside is overlap for _, beside in during)
     assert last == at_the_end == (config.train.max_episodes, False)
+
+
+class Hanging(Lockstep):
+  """Waits for `gate` at its third step."""
+
+  steps = 0
+
+  def __init__(self, envs):
+    super().__init__(envs)
+    self.gate, self.hangs = threading.Event(), threading.Event()
+
+  def step(self, actions):
+    self.steps += 1
+    if self.steps == 3:
+      self.hangs.set()
+      self.gate.wait(60)
+    return super().step(actions)
+
+
+@pytest.fixture
+def make_hanging(dial):
+  gates = []
+
+  def make():
+    envs = Hanging([check_env(dial(9), size=8) for _ in SEEDS])
+    gates.append(envs.gate)
+    return envs
+
+  yield make
+  for gate in gates:
+    gate.set()
+
+
+def test_an_environment_that_hangs_is_not_waited_for(make_hanging, monkeypatch):
+  monkeypatch.setattr("jplanet.collector.PATIENCE", 0.5)
+  start = time.monotonic()
+  with pytest.raises(WorkerError, match=r"answered for 0\.5 s"):  # noqa: SIM117
+    with Collector(make_hanging) as one:
+      one.start(SEEDS, random_policy(SEEDS, 1))
+      one.finish(never)
+  # Giving up a round waits no longer, and neither does leaving the block.
+  with pytest.raises(WorkerError, match="not answered"):  # noqa: SIM117
+    with Collector(make_hanging) as one:
+      one.start(SEEDS, random_policy(SEEDS, 1))
+      assert one._envs.hangs.wait(30)
+  assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("when", ["made", "closed"])
+def test_nor_is_one_that_hangs_elsewhere(make_envs, monkeypatch, when):
+  monkeypatch.setattr("jplanet.collector.PATIENCE", 0.5)
+  gate = threading.Event()
+
+  def make():
+    envs = make_envs()
+    envs.close = lambda: gate.wait(60)
+    if when == "made":
+      gate.wait(60)
+    return envs
+
+  with pytest.raises(WorkerError, match="not answered"), Collector(make):
+    assert when == "closed"
+  gate.set()
+
+
+def test_thinking_for_long_is_no_fault_of_the_environments(
+  make_envs, monkeypatch
+):
+  """The first decision of a large model compiles for minutes."""
+  monkeypatch.setattr("jplanet.collector.PATIENCE", 0.3)
+  gate = threading.Event()
+  threading.Timer(1.0, gate.set).start()
+  with Collector(make_envs) as one:
+    one.start(SEEDS, blocking_policy(gate))
+    assert len(one.finish(never).episodes) == 2
+
+
+def test_an_interrupt_waits_for_no_environment(make_hanging):
+  start = time.monotonic()
+  with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
+    with Collector(make_hanging) as one:
+      one.start(SEEDS, random_policy(SEEDS, 1))
+      assert one._envs.hangs.wait(30)
+      raise KeyboardInterrupt
+  assert time.monotonic() - start < 20

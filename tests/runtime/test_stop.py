@@ -3,11 +3,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from jlejepa.runtime.stop import EXIT_STOPPED, StopSignal
+from jlejepa.runtime.stop import (
+  EXIT_INTERRUPTED,
+  EXIT_STOPPED,
+  StopSignal,
+)
 
 ROOT = Path(__file__).parents[2]
 LOOP = """
@@ -75,21 +80,58 @@ def test_handlers_are_put_back():
 
 
 def test_earlier_processes_count_towards_the_budget():
-  stop = StopSignal(max_minutes=10, elapsed_minutes=9.99)
+  stop = StopSignal(max_minutes=10)
+  stop.resume(9.99)
   assert not stop.requested
   assert 9.99 <= stop.minutes < 10
-  assert StopSignal(max_minutes=10, elapsed_minutes=10).requested
-  assert not StopSignal(max_minutes=0, elapsed_minutes=1e6).requested
+  stop.resume(0.01)
+  assert stop.requested
+  endless = StopSignal(max_minutes=0)
+  endless.resume(1e6)
+  assert not endless.requested
 
 
 def test_other_threads_get_the_budget_alone():
   seen = []
 
   def run():
-    with StopSignal(max_minutes=1, elapsed_minutes=1) as stop:
+    with StopSignal(max_minutes=1) as stop:
+      stop.resume(1)
       seen.append(stop.reason)
 
   thread = threading.Thread(target=run)
   thread.start()
   thread.join()
   assert seen == ["time budget"]
+
+
+QUIT = """
+import threading, time
+from jlejepa.runtime.stop import StopSignal, quit_on_interrupt
+
+with quit_on_interrupt(), StopSignal():
+  # Python would wait for it before it ends.
+  threading.Thread(target=time.sleep, args=(60,)).start()
+  print("ready", flush=True)
+  print("kept")
+  try:
+    time.sleep(60)
+  finally:
+    print("unwound")
+"""
+
+
+def test_a_second_interrupt_ends_a_command_whatever_its_threads_do():
+  process = subprocess.Popen(
+    [sys.executable, "-c", QUIT], stdout=subprocess.PIPE, text=True, cwd=ROOT
+  )
+  with process:
+    assert process.stdout.readline() == "ready\n"
+    start = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    assert process.stdout.read() == "kept\nunwound\n"
+    assert process.wait(20) == EXIT_INTERRUPTED
+  assert time.monotonic() - start < 20
