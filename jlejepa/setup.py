@@ -74,6 +74,10 @@ def build(
     f"config.train.batch={batch} is more than the {count} training examples:"
     " lower it",
   )
+  require(
+    not config.train.supervised or dataset.num_classes > 0,
+    f"config.train.supervised needs labels: {dataset.name} has none",
+  )
   steps_per_epoch = count // batch
   total_steps = steps_per_epoch * config.train.epochs
   try:
