@@ -151,22 +151,45 @@ def test_a_bad_batch_leaves_everything_but_the_counters(batch):
 
 
 def test_an_averaged_copy_makes_the_centre(batch):
-  plain, step = make_run()
-  averaged, other = make_run(OPTIONS._replace(average=0.99))
-  assert plain.average is None
-  # At the start the copy is the model: the same value, without the gradient
-  # through the centre.
-  one, metrics = step(plain, *batch, jax.random.key(1))
-  two, same = other(averaged, *batch, jax.random.key(1))
-  # The centre's views are a batch of their own: its BatchNorm differs.
-  assert same["prediction"] == pytest.approx(
-    float(metrics["prediction"]), rel=0.5
+  assert make_run()[0].average is None
+  model = make_model()
+  state, step = make_run(
+    OPTIONS._replace(average=0.99), model=model, optimizer=optax.sgd(0.5)
   )
-  assert not np.array_equal(
-    one.params["encoder"]["w"], two.params["encoder"]["w"]
+  networks = {k: state.params[k] for k in ("encoder", "projector")}
+  jax.tree.map(np.testing.assert_array_equal, state.average, networks)
+  # A copy unlike the weights, or the one could pass for the other.
+  teacher = jax.tree.map(lambda x: 1.2 * x, state.average)
+  state = state.replace(average=teacher)
+  new, metrics = step(state, *batch, jax.random.key(9))
+  view_key, path_key, slice_key = jax.random.split(
+    jax.random.fold_in(jax.random.key(9), 0), 3
   )
-  gap = np.abs(two.average["encoder"]["w"] - averaged.average["encoder"]["w"])
-  assert 0 < gap.max() < 0.05
+  views = jax.vmap(make_views)(jax.random.split(view_key, B), batch[0])
+  # It sees the global views alone, and they are a batch of their own.
+  see = jax.jit(partial(project, model))
+  alone = views._replace(local=views.local[:, :0])
+  projections = see(teacher, state.batch_stats, alone, path_key).projections
+  centre = np.float64(projections).mean(axis=0)
+
+  @jax.jit
+  @partial(jax.value_and_grad, has_aux=True)
+  def loss(networks, centre):
+    z = project(model, networks, state.batch_stats, views, path_key).projections
+    regulariser = jlejepa.sigreg(z, slice_key, num_slices=8)
+    return 0.9 * jnp.mean((z - centre) ** 2) + 0.1 * regulariser, z
+
+  (value, z), gradient = loss(networks, np.float32(centre))
+  prediction = np.mean((np.float64(z) - centre) ** 2)
+  np.testing.assert_allclose(metrics["prediction"], prediction, rtol=1e-5)
+  np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+  # No gradient through the centre, which is a constant above.
+  moved = jax.tree.map(lambda x, g: x - 0.5 * g, networks, gradient)
+  close = partial(np.testing.assert_allclose, atol=1e-5)
+  jax.tree.map(close, {k: new.params[k] for k in moved}, moved)
+  # The first update keeps a tenth of the copy: (1 + 0) / (10 + 0).
+  mixed = jax.tree.map(lambda x, y: 0.1 * x + 0.9 * y, teacher, moved)
+  jax.tree.map(close, new.average, mixed)
 
 
 def test_probe_loss_counts_known_labels_only():

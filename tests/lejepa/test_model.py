@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from jlejepa import lejepa_loss
 from jlejepa.encoders import from_function, make_projector
 from jlejepa.model import Model, init_model, project
 from jlejepa.views import Views
@@ -48,6 +49,28 @@ def test_views_come_first_and_global_ones_before_local(model, views, weights):
   np.testing.assert_allclose(
     seen.embedding, everything[:, :VG], rtol=1e-5, atol=1e-6
   )
+
+
+def test_a_projector_of_no_layers_is_the_identity(views):
+  encoder = from_function(
+    lambda key, x: {"w": jax.random.normal(key, (3, D))},
+    lambda params, x: x @ params["w"],
+  )
+  model = Model(encoder, make_projector(layers=0))
+  params, stats = init_model(model, jax.random.key(0), views.global_[:, 0])
+  assert not jax.tree.leaves([params["projector"], stats["projector"]])
+  see = lambda params: project(model, params, stats, views, jax.random.key(2))
+  seen = see(params)
+  assert seen.projections.shape == (VG + VL, B, D)
+  np.testing.assert_array_equal(
+    seen.projections[:VG], np.swapaxes(seen.embedding, 0, 1)
+  )
+  # The encoder alone carries the gradient of the loss.
+  loss = lambda params: lejepa_loss(
+    see(params).projections, jax.random.key(3), num_global=VG, num_slices=4
+  )[0]
+  gradient = jax.jit(jax.grad(loss))(params)
+  assert np.abs(gradient["encoder"]["w"]).max() > 0
 
 
 def test_statistics_of_the_projector_move_towards_the_batch(

@@ -80,6 +80,66 @@ def test_prediction_and_the_pairwise_form_differ_by_the_spread_of_the_globals(
   np.testing.assert_allclose(value, pairwise - spread, rtol=1e-5)
 
 
+def test_predictions_and_a_given_centre_take_their_places(projections):
+  generator = np.random.default_rng(1)
+  predictions = generator.normal(size=projections.shape).astype("float32")
+  centre = generator.normal(size=projections.shape[1:]).astype("float32")
+  z, p, c = map(np.float64, (projections, predictions, centre))
+  key = jax.random.key(7)
+  regulariser = float(jlejepa.sigreg(projections, key, num_slices=16))
+  for given, prediction in (
+    (dict(predictions=predictions), (p - z[:2].mean(axis=0)) ** 2),
+    (dict(centre=centre), (z - c) ** 2),
+    (dict(predictions=predictions, centre=centre), (p - c) ** 2),
+  ):
+    loss, metrics = loss_fn(
+      projections, key, num_global=2, num_slices=16, lam=0.3, **given
+    )
+    np.testing.assert_allclose(
+      metrics["prediction"], prediction.mean(), rtol=1e-6
+    )
+    # SIGReg is of the projections, whatever the prediction term compares.
+    expected = 0.7 * prediction.mean() + 0.3 * regulariser
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+  "lam, batch, reference, expected",
+  [
+    (0.05, 256, 256, 0.05),
+    # lam N : 1 - lam kept at 0.05 * 256 : 0.95, so 0.1 / (0.1 + 0.95).
+    (0.05, 128, 256, 0.1 / 1.05),
+    (0.05, 1024, 256, 0.0125 / 0.9625),
+    (0.0, 64, 256, 0.0),
+    (1.0, 64, 256, 1.0),
+  ],
+)
+def test_a_trade_off_moves_with_the_batch(lam, batch, reference, expected):
+  value = jlejepa.scaled_lambda(lam, batch, reference)
+  assert value == pytest.approx(expected, rel=1e-12)
+  assert 0 <= value <= 1
+  balance = lambda lam, n: (lam * n, 1 - lam)
+  (a, b), (c, d) = balance(lam, reference), balance(value, batch)
+  assert a * d == pytest.approx(b * c)
+  back = jlejepa.scaled_lambda(value, reference, batch)
+  assert back == pytest.approx(lam, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ((-0.1, 8, 8), "lam must be from 0 to 1, got -0.1"),
+    ((1.1, 8, 8), "lam must be from 0 to 1"),
+    ((float("nan"), 8, 8), "lam must be from 0 to 1"),
+    ((0.1, 0, 8), "at least 1, got 0 and 8"),
+    ((0.1, 8, -1), "at least 1, got 8 and -1"),
+  ],
+)
+def test_a_trade_off_out_of_range_is_named(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    jlejepa.scaled_lambda(*arguments)
+
+
 def test_gradient_flows_through_the_centre():
   # Two views at +1 and -1, both global: the centre is 0 and each term z^2 / 2,
   # so the gradient is z. With the centre frozen it would be the same here, so
@@ -168,6 +228,12 @@ def test_low_precision_and_a_traced_weight_are_accepted(projections):
     ((4, 8, 3), dict(num_global=5), "num_global"),
     ((4, 1, 3), dict(num_global=1), "at least 2 samples"),
     ((4, 8, 3), dict(num_global=1, lam=1.5), "lam"),
+    ((4, 8, 3), dict(num_global=1, centre=jnp.zeros((4, 8, 3))), "centre need"),
+    (
+      (4, 8, 3),
+      dict(num_global=1, predictions=jnp.zeros((8, 3))),
+      r"predictions need shape \[4, 8, 3\]",
+    ),
   ],
 )
 def test_bad_input_is_named(shape, options, message):
