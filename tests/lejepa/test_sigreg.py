@@ -102,6 +102,39 @@ def test_no_gradient_flows_to_the_directions():
   assert np.all(gradient == 0)
 
 
+def _products(jaxpr):
+  """The matrix products of a program, those of its inner programs too."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "dot_general":
+      yield equation
+    for value in jax.tree.leaves(list(equation.params.values())):
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns"):
+        yield from _products(inner)
+
+
+@pytest.mark.parametrize(
+  "function",
+  [
+    lambda z, key: jlejepa.sigreg(z, key, num_slices=4),
+    lambda z, key: jlejepa.lejepa_loss(z, key, num_global=1, num_slices=4)[0],
+    lambda z, key: jlejepa.sigreg_exact(z),
+  ],
+  ids=["sigreg", "lejepa_loss", "sigreg_exact"],
+)
+def test_every_product_is_at_the_highest_precision_both_ways(function):
+  # An accelerator multiplies in fewer bits by default, which no value that a
+  # CPU computes would show.
+  z, key = jnp.zeros((2, 8, 3), jnp.bfloat16), jax.random.key(0)
+  find = lambda f: list(_products(jax.make_jaxpr(f)(z, key).jaxpr))
+  forward, both = find(function), find(jax.value_and_grad(function))
+  assert 0 < len(forward) < len(both)
+  highest = jax.lax.Precision.HIGHEST
+  for product in forward + both:
+    assert product.params["precision"] == (highest, highest)
+    assert {x.aval.dtype for x in product.invars} == {jnp.dtype("float32")}
+
+
 def test_takes_any_univariate_test():
   z = jax.random.normal(jax.random.key(0), (16, 3))
   key = jax.random.key(1)
