@@ -18,9 +18,6 @@ from jlejepa.runtime.errors import (
 from jlejepa.setup import SAMPLERS, make_model, view_specs
 from jlejepa.views import ViewSpec
 
-# Scores that a loss can minimise; a likelihood per sample is not a statistic.
-TESTS = tuple(name for name in univariate.__all__ if name != "nll")
-
 
 def _accept(name, value):
   """Leaves a part's options to its own checks."""
@@ -65,7 +62,7 @@ SCHEMA = dict(
     num_slices=positive_int,
     t_max=finite_positive,
     num_points=positive_int,
-    test=one_of(*TESTS),
+    test=one_of(*univariate.__all__),
     directions=one_of(*SAMPLERS),
     average=fraction,
   ),

@@ -78,10 +78,9 @@ def cramer_von_mises(x: jax.Array) -> jax.Array:
   """Computes the Cramer-von Mises statistic of each column against N(0, 1).
 
   `W^2 = 1 / (12 N) + sum_i (Phi(x_(i)) - (2i - 1) / 2N)^2`; its mean is 1/6 for
-  Gaussian samples. A column of zeros gives `N / 12` plus `O(1/N)`. The official
-  package takes a mean for the sum and drops the first term, so that its values
-  are `1 / N` of these. Arguments, result and errors are those of
-  `anderson_darling`.
+  Gaussian samples. A column of zeros gives `N / 12`. The official package takes
+  a mean for the sum and drops the first term, so that its values are `1 / N` of
+  these. Arguments, result and errors are those of `anderson_darling`.
   """
   d = _cdf_distances(x)
   return 1 / (12 * d.shape[-2]) + jnp.sum(d**2, axis=-2)
@@ -92,9 +91,9 @@ def watson(x: jax.Array) -> jax.Array:
 
   `U^2 = W^2 - N (mean Phi(x) - 1/2)^2` (Watson 1961), the Cramer-von Mises
   statistic less its share of location; its mean is 1/12 for Gaussian samples.
-  A column of zeros gives `N / 12` plus `O(1/N)`. The official package omits the
-  factor `N`, as in `cramer_von_mises`. Arguments, result and errors are those
-  of `anderson_darling`.
+  A column of zeros gives `N / 12`. The official package omits the factor `N`,
+  as in `cramer_von_mises`. Arguments, result and errors are those of
+  `anderson_darling`.
   """
   d = _cdf_distances(x)
   spread = d - jnp.mean(d, axis=-2, keepdims=True)
@@ -107,8 +106,9 @@ def nll(x: jax.Array, *, alpha: float = 0.5) -> jax.Array:
   `x_(i)` of `N` Gaussian samples has the density `N! / ((i-1)! (N-i)!)
   Phi^(i-1) (1 - Phi)^(N-i) phi` (paper Appendix F); the result is the mean of
   `-log` over `i`. Unlike the other statistics it may be negative, about
-  `-0.5 log N` for Gaussian samples; it is finite at collapse, and grows like
-  `N` there. The official package returns one value per sample, with NaN for
+  `-0.5 log N` for Gaussian samples. A column of zeros gives `(N - 1) log 2 +
+  log(2 pi) / 2 - log N! + (2/N) sum_i log (i-1)!`, about `0.19 N` for many
+  samples. The official package returns one value per sample, with NaN for
   those that `alpha` leaves out; here they leave the mean.
 
   Args:

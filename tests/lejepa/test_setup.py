@@ -5,6 +5,7 @@ import pytest
 
 import jlejepa
 from jlejepa import univariate
+from jlejepa.check import check_config
 from jlejepa.data import from_arrays
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.errors import UserError
@@ -33,7 +34,9 @@ def test_names_of_tests_and_directions_become_functions():
   assert options.test is None
   assert options.sampler is jlejepa.random_directions
   for name in univariate.__all__:
-    test = loss_options(config(f"loss.test={name}")).test
+    chosen = config(f"loss.test={name}")
+    check_config(chosen)
+    test = loss_options(chosen).test
     wanted = None if name == "epps_pulley" else getattr(univariate, name)
     assert test is wanted
   for name, sampler in SAMPLERS.items():
