@@ -17,7 +17,11 @@ class Counters(NamedTuple):
     evaluations: done so far.
     physics_errors: episodes that a diverging simulation cut short.
     diverged: those of them that were collected last, one after the other.
+    eval_physics_errors: episodes of evaluations cut short in that way; their
+      returns count as they are.
     worker_restarts: worker processes replaced because they died or hung.
+    damaged_episodes: collected ones that the replay lacks, since their files
+      were damaged or missing when a process took up the run.
     minutes: wall-clock minutes, over all processes of the run.
     scores: per task, a list of evaluations: dicts with `env_steps`,
       `episodes`, `minutes` and `returns`.
@@ -31,7 +35,9 @@ class Counters(NamedTuple):
   evaluations: int = 0
   physics_errors: int = 0
   diverged: int = 0
+  eval_physics_errors: int = 0
   worker_restarts: int = 0
+  damaged_episodes: int = 0
   minutes: float = 0.0
   scores: dict[str, list[dict[str, Any]]] = {}  # noqa: RUF012 never mutated
 
@@ -44,6 +50,15 @@ class Counters(NamedTuple):
       episodes=self.episodes + len(lengths),
       decisions=self.decisions + sum(lengths),
       env_steps=self.env_steps + int(np.dot(lengths, repeats)),
+    )
+
+  def add_faults(self, diverged: int, restarts: int, count: int) -> "Counters":
+    """Counts what went wrong in a round of `count` training episodes."""
+    in_a_row = self.diverged + diverged if diverged >= count else 0
+    return self._replace(
+      physics_errors=self.physics_errors + diverged,
+      diverged=in_a_row,
+      worker_restarts=self.worker_restarts + restarts,
     )
 
   def add_scores(self, tasks: list[str], returns: list[float]) -> "Counters":

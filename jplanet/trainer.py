@@ -220,17 +220,23 @@ class Trainer:
     self.collector.start(seeds, policy)
 
   def _count_faults(self, diverged: int, restarts: int) -> None:
-    c, all_of_them = self.counters, diverged >= self.config.env.num_envs
-    self.counters = c._replace(
-      physics_errors=c.physics_errors + diverged,
-      diverged=c.diverged + diverged if all_of_them else 0,
-      worker_restarts=c.worker_restarts + restarts,
-    )
+    count = self.config.env.num_envs
+    self._tell_faults("collecting", diverged, restarts, count)
+    self.counters = self.counters.add_faults(diverged, restarts, count)
     require(
       self.counters.diverged < MAX_DIVERGED,
       f"the simulation of the last {self.counters.diverged} episodes diverged:"
       " look at config.env.action_repeat and at the environment itself",
     )
+
+  def _tell_faults(self, what, diverged, restarts, count) -> None:
+    if diverged:
+      self._say(
+        f"{what}: {diverged} of {count} episodes were cut short by a diverging"
+        " simulation"
+      )
+    if restarts:
+      self._say(f"{what}: {restarts} worker processes were replaced")
 
   def evaluate(self) -> list[Episode] | None:
     """Runs noise-free episodes on fresh seeds and notes their returns."""
@@ -246,8 +252,12 @@ class Trainer:
       return None
     episodes = played.episodes
     returns = [float(e.reward.sum()) for e in episodes]
+    self._tell_faults("evaluating", played.diverged, played.restarts, count)
     self.counters = c._replace(
-      minutes=self.stop.minutes, evaluations=c.evaluations + 1
+      minutes=self.stop.minutes,
+      evaluations=c.evaluations + 1,
+      eval_physics_errors=c.eval_physics_errors + played.diverged,
+      worker_restarts=c.worker_restarts + played.restarts,
     ).add_scores(self.factory.tasks, returns)
     report.write_all_scores(
       self.folder,
@@ -298,7 +308,7 @@ class Trainer:
       episodes = self.evaluate()
       result["exit_code"] = self.stop.exit_code
       if episodes is not None:
-        result |= self.row | {"exit_code": 0}
+        result |= self.row | self.counters.numbers() | {"exit_code": 0}
         result["pictures"] = report.write_pictures(
           self.folder,
           self.parts.model,
@@ -330,8 +340,11 @@ class Trainer:
       self.stop.resume(self.counters.minutes)
       if extra.get("untrained"):
         self.state = None
-    for line in self.replay.load(self.counters.episodes):
+    damaged = self.replay.load(self.counters.episodes)
+    for line in damaged:
       self._say(f"left out a damaged episode: {line}")
+    # Not added: those set aside before are among them, as missing ones.
+    self.counters = self.counters._replace(damaged_episodes=len(damaged))
     if restored is not None:
       self._say(
         f"going on from {self.counters.episodes} episodes,"

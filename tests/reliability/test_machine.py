@@ -289,44 +289,6 @@ def whole_without_debug(workdir):
   return workdir
 
 
-class Diverging:
-  """Wraps `Dial`: every episode is cut short by its simulation."""
-
-  def __init__(self, env):
-    self._env, self.physics_errors = env, 0
-
-  def __getattr__(self, name):
-    return getattr(self._env, name)
-
-  def step(self, action):
-    step = self._env.step(action)
-    if step.last():
-      self.physics_errors += 1
-    return step
-
-
-def test_diverging_simulations_are_counted_over_resumes_and_end_a_run(
-  tiny_config, dial, tmp_path, monkeypatch
-):
-  env = lambda: Diverging(dial())
-  config = tiny_config()
-  fit(config, tmp_path / "a", env=env, quiet=True)
-  rows = read_metrics(tmp_path / "a")
-  assert [row["physics_errors"] for row in rows] == [1, 2, 3, 4, 5]
-  for at in (3, 4):
-    stop = lambda row, at=at: (
-      row["episodes"] == at and os.kill(os.getpid(), signal.SIGTERM)
-    )
-    fit(config, tmp_path / "b", env=env, quiet=True, callback=stop)
-  fit(config, tmp_path / "b", env=env, quiet=True)
-  assert rows_without_times(tmp_path / "a") == rows_without_times(
-    tmp_path / "b"
-  )
-  monkeypatch.setattr(trainer, "MAX_DIVERGED", 4)
-  with pytest.raises(UserError, match="last 4 episodes diverged"):
-    fit(config, tmp_path / "c", env=env, quiet=True)
-
-
 def test_lost_episodes_are_played_again(dial):
   class Losing(Lockstep):
     """Loses its second environment at the fifth step of the first try."""
