@@ -47,11 +47,14 @@ for count in (1, 8):
 (one, one_metrics), (eight, eight_metrics) = results
 moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one.params,
                      jax.device_get(state.params))
-assert min(jax.tree.leaves(moved["encoder"])) >= 0
-assert max(jax.tree.leaves(moved["encoder"])) > 1e-4
+# BatchNorm takes away what a bias before it adds.
+assert moved["projector"]["hidden0"].pop("bias") < 1e-6
+assert min(jax.tree.leaves(moved)) > 1e-3
+# Sums over the batch in another order, in float32, at most 1e-7 of the largest
+# entry when measured. A mean per device would be off by tenths.
 for a, b in ((one, eight), (one_metrics, eight_metrics)):
   jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5), a, b
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-6, atol=5e-7), a, b
   )
 stats = jax.tree.leaves(one.batch_stats)
 assert any(np.abs(x).max() > 0 for x in stats)
