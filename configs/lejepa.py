@@ -6,8 +6,9 @@
 
     digits             scikit-learn's bundled 8x8 digits: the default when no
                        --config is given; three minutes on two cores
-    cifar10_cpu        12,000 or more images of CIFAR-10 on two cores: about a
-                       quarter of an hour
+    cifar10_cpu        CIFAR-10 on two cores: about a quarter of an hour for
+                       10,000 training images; all 50,000 take five times as
+                       long, or as long with epochs=9
     cifar10            ResNet-18 on CIFAR-10, for a GPU or TPU
     vit                ViT-S/16 with 2 views of 224 and 6 of 96 pixels: the
                        paper's recipe; name your data
