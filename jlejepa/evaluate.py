@@ -4,7 +4,8 @@
         [--nofew_shot] [--kmeans]
 
 Each probe sees the embedding, the last two layers joined and the projection,
-and beside them the untrained encoder and the raw pixels. `python -m
+and beside them the untrained encoder and the raw pixels. SIGReg of the
+projection, unbiased and exact, says how Gaussian it is. `python -m
 jlejepa.selection` compares a folder of runs.
 """
 
@@ -20,6 +21,7 @@ from jlejepa.check import check_config
 from jlejepa.data import Dataset
 from jlejepa.encoders import Encoder
 from jlejepa.features import extract_all, make_extract
+from jlejepa.gaussianity import batch_sigreg, describe_sigreg
 from jlejepa.learner import TrainState
 from jlejepa.objective import effective_rank
 from jlejepa.probes import (
@@ -70,8 +72,8 @@ def evaluate(
 ) -> dict[str, Any]:
   """Probes the newest checkpoint of a run, and draws what it has learnt.
 
-  Writes the table into the run's `scores.json` and the pictures into its
-  `plots/`. The same call gives the same numbers.
+  Writes the table and SIGReg into the run's `scores.json` and the pictures into
+  its `plots/`. The same call gives the same numbers.
 
   Args:
     workdir: the run folder; no other process may be using it.
@@ -91,8 +93,9 @@ def evaluate(
     quiet: print nothing.
 
   Returns:
-    `step`; `probes`, the result of `jlejepa.probes.probe_table`, for data with
-    labels and test examples; otherwise `ranks` of the embedding and the
+    `step`; `sigreg` of the projections, as `jlejepa.gaussianity.batch_sigreg`
+    gives it; `probes`, the result of `jlejepa.probes.probe_table`, for data
+    with labels and test examples; otherwise `ranks` of the embedding and the
     projection; `pictures`, paths by what they show.
 
   Raises:
@@ -124,7 +127,12 @@ def evaluate(
       counts = " and ".join(str(len(x)) for x in images)
       print(f"step {step}: probing {counts} examples", file=sys.stderr)
     trained = features(state)
-    result = {"step": step}
+    loss = config.loss
+    options = {k: loss[k] for k in ("num_slices", "t_max", "num_points")}
+    sigreg = batch_sigreg(
+      trained[0]["projection"], config.train.batch, **options
+    )
+    result = {"step": step, "sigreg": sigreg}
     if labels is None:
       result["ranks"] = _ranks(trained[0])
     else:
@@ -137,7 +145,8 @@ def evaluate(
       if kmeans:
         sets["k-means patches"] = _patch_features(images)
       result["probes"] = _probes(sets, labels, few_shot, draws)
-      atomic_write_json(folder.scores, result["probes"])
+      scores = result["probes"] | {"sigreg": sigreg}
+      atomic_write_json(folder.scores, scores)
     result["pictures"] = {}
     if pictures:
       result["pictures"] = write_pictures(
@@ -224,6 +233,8 @@ def describe(result: Mapping[str, Any]) -> str:
       f"{name}: RankMe {ranks['rank_me']:.1f}, effective rank"
       f" {ranks['effective_rank']:.1f} (no labelled test examples, no probes)"
     )
+  if result["sigreg"]:
+    lines.append(describe_sigreg(result["sigreg"]))
   lines += [f"{name}: {path}" for name, path in result["pictures"].items()]
   return "\n".join(lines)
 

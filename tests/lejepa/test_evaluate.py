@@ -11,12 +11,14 @@ from jlejepa import evaluate as module
 from jlejepa.data import from_arrays
 from jlejepa.encoders import from_function
 from jlejepa.evaluate import evaluate
+from jlejepa.features import make_extract
+from jlejepa.gaussianity import batch_sigreg, describe_sigreg
 from jlejepa.probes import draw_shots, probe_table, rank_me, ridge
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.lock import FolderLock
-from jlejepa.runtime.run_folder import RunFolder
+from jlejepa.runtime.run_folder import RunFolder, read_config
 from jlejepa.setup import build, first_state
 
 NAMES = ["dark", "middle", "bright"]
@@ -136,7 +138,8 @@ def test_pixels_and_few_shots_are_those_of_the_data(run):
 
 def test_scores_and_pictures_are_in_the_folder(run):
   path, result = run
-  assert json.loads((path / "scores.json").read_text()) == result["probes"]
+  scores = json.loads((path / "scores.json").read_text())
+  assert scores == result["probes"] | {"sigreg": result["sigreg"]}
   assert set(result["pictures"]) == {
     "training",
     "projections",
@@ -155,6 +158,22 @@ def test_the_text_has_table_and_paths(run):
   assert text.startswith("after 7 steps\n")
   assert "k-means patches" in text and "labels per class" in text
   assert f"tokens: {path}/plots/tokens.png" in text
+
+
+def test_sigreg_of_the_projection_is_reported(run):
+  path, result = run
+  # Batches of 32, as the run trained, of the 90 training examples.
+  assert result["sigreg"]["batch"] == 32
+  config = read_config(path)
+  parts = build(config, TRAIN, encoder=_encoder())
+  template = first_state(config, parts, TRAIN)
+  _, state, _ = Checkpoints(path / "checkpoints").restore(template)
+  extract = jax.jit(make_extract(parts.model, parts.clean_view))
+  z = extract(state.params, state.batch_stats, TRAIN.images)["projection"]
+  assert result["sigreg"] == batch_sigreg(np.asarray(z), 32, num_slices=16)
+  line = describe_sigreg(result["sigreg"])
+  assert line in module.describe(result).splitlines()
+  assert f"unbiased {result['sigreg']['unbiased']:.2f} (a Gaussian's" in line
 
 
 def test_neighbours_are_the_nearest_by_the_embedding(run, monkeypatch):
@@ -206,6 +225,7 @@ def test_data_without_labels_gives_ranks_and_pictures(tmp_path, capsys):
   assert "probes" not in result and not (path / "scores.json").exists()
   # The last 16 of 90 are asked for their neighbours, the rest are the bank.
   seen = _pixels(TRAIN, TELLING, NOISY)[:74] / 255
+  assert result["sigreg"]["batch"] == 32 and result["sigreg"]["exact"] > 1.1
   assert 1 < result["ranks"]["embedding"]["rank_me"] <= 2
   assert result["ranks"]["embedding"]["effective_rank"] == pytest.approx(
     _participation(seen), rel=1e-3
@@ -213,6 +233,7 @@ def test_data_without_labels_gives_ranks_and_pictures(tmp_path, capsys):
   assert set(result["pictures"]) > {"tokens", "neighbours", "projections"}
   text = capsys.readouterr().out
   assert "embedding: RankMe" in text and "no labelled test examples" in text
+  assert "SIGReg of the projection, batches of 32: unbiased" in text
 
 
 def _participation(x):
