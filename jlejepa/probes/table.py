@@ -20,6 +20,10 @@ PROBES: dict[str, Callable[..., np.ndarray]] = {
   "logistic": logistic,
   "knn": knn,
   "knn_weighted": lambda *args: knn(*args, weights="softmax"),
+  # By distance instead of angle: lengths count too.
+  "knn_distance": lambda *args: knn(
+    *args, metric="euclidean", weights="inverse"
+  ),
   "mlp": mlp_probe,
 }
 QUICK = ("linear", "knn")
