@@ -53,10 +53,24 @@ CASES = {
   "planet": Case(
     "jplanet.train", "planet.py:debug", (*_PLANET, "env.num_envs=1")
   ),
+  "planet_serial": Case(
+    "jplanet.train",
+    "planet.py:debug",
+    (*_PLANET, "env.num_envs=1", "train.overlap=false"),
+  ),
+  # As the CPU default has them.
+  "planet_envs": Case(
+    "jplanet.train", "planet.py:debug", (*_PLANET, "env.num_envs=4")
+  ),
   "planet_workers": Case(
     "jplanet.train",
     "planet.py:debug",
     (*_PLANET, "env.num_envs=4", "env.workers=2"),
+  ),
+  "planet_workers_serial": Case(
+    "jplanet.train",
+    "planet.py:debug",
+    (*_PLANET, "env.num_envs=4", "env.workers=2", "train.overlap=false"),
   ),
   "lejepa": Case(
     "jlejepa.train",
