@@ -106,7 +106,7 @@ def load_suite() -> Any:
   except ModuleNotFoundError as error:
     raise ImportError(f"{error.name} is not installed: run {mend}") from None
   except (AttributeError, ImportError, RuntimeError) as error:
-    # MuJoCo loads what MUJOCO_GL names when it is imported, wanted or not.
+    # dm_control loads what MUJOCO_GL names when it is imported, wanted or not.
     raise ImportError(
       f"MUJOCO_GL={os.environ.get('MUJOCO_GL')!r} names an OpenGL that does "
       f"not load ({error}): unset it, or set it to 'disable' and use "

@@ -55,6 +55,41 @@ def run(program, **environment):
   )
 
 
+@pytest.mark.parametrize(
+  "renderer, kind, words",
+  [
+    ("gl", "RuntimeError", "none works here: tried osmesa"),
+    ("ray", "ImportError", "MUJOCO_GL='osmesa' names an OpenGL that does not"),
+    ("auto", "ImportError", "set it to 'disable' and use renderer='ray'"),
+  ],
+)
+def test_a_mujoco_gl_that_does_not_load_is_one_line(
+  renderer, kind, words, tmp_path
+):
+  """dm_control loads what MUJOCO_GL names, wanted or not."""
+  stub = tmp_path / "OpenGL"
+  stub.mkdir()
+  # The rest of PyOpenGL stays what it is.
+  (stub / "__init__.py").write_text(
+    "import pkgutil; __path__ = pkgutil.extend_path(__path__, __name__)"
+  )
+  # What PyOpenGL says where the library is missing.
+  (stub / "osmesa.py").write_text(
+    "raise AttributeError(\"'NoneType' object has no attribute 'glGetError'\")"
+  )
+  done = run(
+    "from jplanet.envs import make_env\n"
+    "try:\n"
+    f"  make_env('cartpole_swingup', renderer='{renderer}', size=8)\n"
+    "except Exception as error:\n"
+    "  print(type(error).__name__, error)",
+    MUJOCO_GL="osmesa",
+    PYTHONPATH=str(tmp_path),
+  )
+  (line,) = done.stdout.splitlines()
+  assert line.startswith(kind) and words in line, done.stderr
+
+
 def test_environments_never_load_jax():
   done = run(
     "import sys; from jplanet.envs import make_env\n"
