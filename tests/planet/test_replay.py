@@ -1,5 +1,7 @@
 """Replay: what is drawn, what is kept, what survives on disk."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -178,6 +180,31 @@ def test_what_does_not_fit_is_refused(change, words, tmp_path):
   with pytest.raises(ValueError, match=words):
     replay.add(make_episode(4)._replace(**change))
   assert len(replay) == 0 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    (dict(image=None), "no item named 'image.npy'"),
+    (dict(action=None), "no item named 'action.npy'"),
+    (dict(reward=None), "no item named 'reward.npy'"),
+    (dict(reward=np.float32([0, 1, np.nan, 1])), "'reward' .* not finite"),
+    (dict(action=np.full((4, 2), -np.inf, np.float32)), "'action' .* not fin"),
+    (dict(action=np.zeros((4, 2))), "'action': expected float32"),
+    (dict(image=np.zeros((3, *SHAPE), np.uint8)), "expected float32 .3, 2"),
+  ],
+)
+def test_a_file_that_does_not_fit_is_set_aside(change, words, tmp_path):
+  """Whole archives with right checksums, of other programs."""
+  make_replay(*[make_episode(4) for _ in range(20)], folder=tmp_path)
+  path = tmp_path / "000003.npz"
+  fields = make_episode(4)._asdict() | change
+  np.savez(path, **{k: v for k, v in fields.items() if v is not None})
+  replay = Replay(SHAPE, ACTIONS, folder=tmp_path)
+  (line,) = replay.load(20)
+  assert line.startswith("000003.npz: ") and re.search(words, line)
+  assert (len(replay), replay.added) == (19, 20)
+  assert (tmp_path / "aside" / "000003.npz").exists() and not path.exists()
 
 
 def test_a_reset_alone_is_no_episode():
