@@ -25,7 +25,15 @@ def observe(
 
   Returns:
     The posterior states, with a leading `T`.
+
+  Raises:
+    ValueError: the images and the actions are not equally many.
   """
+  if len(images) != len(actions):
+    raise ValueError(
+      f"observe: got {len(images)} images and {len(actions)} actions, but each"
+      " image needs the action that led to it"
+    )
 
   def step(state, x):
     image, action, key = x
