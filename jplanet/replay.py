@@ -6,10 +6,12 @@ is the reset: a zero action, the first image, a zero reward. Gym-style data
 `(o_t, a_t, r_{t+1})` must be shifted by one to fit.
 """
 
+import hashlib
 import io
 import os
 import zipfile
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +90,14 @@ def read_episode(
   return episode
 
 
+def digest(episode: Episode) -> str:
+  """Returns the SHA-256 of an episode's fields, one after the other."""
+  found = hashlib.sha256()
+  for field in episode:
+    found.update(np.ascontiguousarray(field))
+  return found.hexdigest()
+
+
 class Replay:
   """A store of episodes with a limit in bytes.
 
@@ -120,6 +130,7 @@ class Replay:
     self.episodes: deque[Episode] = deque()
     self.added = 0
     self.nbytes = 0
+    self.digests: list[str] = []  # of all that were added
     if self.folder is not None:
       self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -150,16 +161,22 @@ class Replay:
 
   def _remember(self, episode: Episode) -> None:
     self.episodes.append(episode)
+    self.digests.append(digest(episode))
     self.added += 1
     self.nbytes += episode.nbytes
     while self.nbytes > self.max_bytes and len(self.episodes) > 1:
       self.nbytes -= self.episodes.popleft().nbytes
 
-  def load(self, count: int) -> list[str]:
+  def load(self, count: int, digests: Sequence[str] = ()) -> list[str]:
     """Fills the store with the first `count` episodes of the folder.
 
     Later files come from a future that the restored agent has not seen: they
     are moved to `aside/`. So are files that cannot be read.
+
+    Args:
+      count: the cursor of the checkpoint.
+      digests: of the episodes, where the checkpoint has them: a file may have
+        been replaced by a whole one, with other content.
 
     Returns:
       One line per damaged or missing file.
@@ -172,8 +189,12 @@ class Replay:
       path = self.folder / f"{number:06d}.npz"
       try:
         episode = read_episode(path, self.image_shape, self.action_dim)
+        if number < len(digests) and digest(episode) != digests[number]:
+          raise UserError(f"{path.name}: not the episode that was written")
       except UserError as error:
         lost.append(str(error))
+        # Kept: the file may be put back.
+        self.digests.append(digests[number] if number < len(digests) else "")
         self.added += 1
         if os.path.lexists(path):
           self._set_aside(path)

@@ -289,6 +289,7 @@ class Trainer:
         "counters": self.counters._asdict(),
         "row": self.row,
         "untrained": untrained,
+        "episodes": self.replay.digests,
       },
     )
     self.last_saved = counts
@@ -332,15 +333,16 @@ class Trainer:
     self.template = jax.eval_shape(
       lambda: first_state(self.config, self.parts, self.key)
     )
-    restored = self.checkpoints.restore(self.template)
+    restored, digests = self.checkpoints.restore(self.template), []
     if restored is not None:
       _, self.state, extra = restored
       self.counters, self.row = Counters(**extra["counters"]), extra["row"]
       self.last_saved = self.counters._replace(minutes=0.0)
       self.stop.resume(self.counters.minutes)
-      if extra.get("untrained"):
+      digests = extra["episodes"]
+      if extra["untrained"]:
         self.state = None
-    damaged = self.replay.load(self.counters.episodes)
+    damaged = self.replay.load(self.counters.episodes, digests)
     for line in damaged:
       self._say(f"left out a damaged episode: {line}")
     # Not added: those set aside before are among them, as missing ones.

@@ -137,6 +137,22 @@ def test_a_damaged_episode_is_set_aside_and_the_others_keep_their_place(
   assert len(again.load(20)) == 1 and len(again) == 19
 
 
+def test_a_whole_file_of_another_episode_is_found_out(tmp_path):
+  episodes = [make_episode(4, i) for i in range(20)]
+  before = make_replay(*episodes, folder=tmp_path)
+  path = tmp_path / "000007.npz"
+  intact = path.read_bytes()
+  # One number of thousands, in an archive with right checksums.
+  other = episodes[7]._replace(reward=episodes[7].reward + np.float32(1e-3))
+  np.savez_compressed(path, **other._asdict())
+  again = Replay(SHAPE, ACTIONS, folder=tmp_path)
+  (line,) = again.load(20, before.digests)
+  assert line == "000007.npz: not the episode that was written"
+  assert len(again) == 19 and again.digests == before.digests
+  path.write_bytes(intact)
+  assert Replay(SHAPE, ACTIONS, folder=tmp_path).load(20, again.digests) == []
+
+
 def test_too_much_damage_is_an_error(tmp_path):
   make_replay(*[make_episode(4) for _ in range(5)], folder=tmp_path)
   (tmp_path / "000001.npz").unlink()
