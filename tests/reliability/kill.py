@@ -117,8 +117,13 @@ class Killer:
       workdir = self.folder / f"killed{self.runs}"
       self.runs += 1
       while len(self.kills) < kills:
-        delay = self.random.uniform(0, self.seconds)
-        if self.live(workdir, delay) is not None:
+        delay, fresh = (
+          self.random.uniform(0, self.seconds),
+          not workdir.exists(),
+        )
+        if (seconds := self.live(workdir, delay)) is not None:
+          if fresh:  # A machine may have become less busy.
+            self.seconds = seconds
           break
         self.kills.append(delay)
         print(f"killed after {delay:.2f} s: {progress(workdir)}", flush=True)
