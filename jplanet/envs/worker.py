@@ -2,15 +2,17 @@
 
 import contextlib
 import functools
+import multiprocessing
 import os
 import signal
 import socket
 import struct
 import sys
+import threading
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import dm_env
@@ -69,6 +71,15 @@ def limit_waits(pipe: Connection, seconds: float) -> None:
       end.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
+def end_with_parent() -> None:
+  """Ends this process when its parent is gone, even if an environment hangs."""
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    threading.Thread(
+      target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True
+    ).start()
+
+
 def work(pipe: Connection, makers: Sequence[Callable]) -> None:
   """Serves environments until the parent closes the pipe or is gone.
 
@@ -79,6 +90,7 @@ def work(pipe: Connection, makers: Sequence[Callable]) -> None:
   # take them away while it saves.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  end_with_parent()
   try:
     envs = Lockstep([make() for make in makers])
     pipe.send(("ok", (envs.action_dim, envs.image_shape, envs.renderer)))

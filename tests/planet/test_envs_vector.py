@@ -4,6 +4,8 @@ import contextlib
 import functools
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -205,6 +207,37 @@ def test_a_worker_killed_from_outside_restarts_at_the_reset(faulty):
     assert not done.any() and pool.restarts == 1
   finally:
     pool.close()
+
+
+PARENT = """
+import functools, sys
+import numpy as np
+from jplanet.envs import WorkerPool
+sys.path.insert(0, sys.argv[1])
+import faulty_env_for_tests
+
+pool = WorkerPool([functools.partial(faulty_env_for_tests.Env, "hang", 1)])
+pool.reset([0])
+print(pool._workers[0][0].pid, flush=True)
+pool.step(np.zeros((1, 1)))
+"""
+
+
+def test_a_worker_that_hangs_ends_with_its_parent(faulty, tmp_path):
+  process = subprocess.Popen(
+    [sys.executable, "-c", PARENT, str(tmp_path)],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  with process:
+    worker = int(process.stdout.readline())
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+  deadline = time.monotonic() + 60
+  while os.path.exists(f"/proc/{worker}"):
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
 
 
 def test_too_many_restarts_raise_with_the_last_traceback(faulty):
