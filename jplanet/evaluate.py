@@ -5,6 +5,7 @@
 The seeds are none that training or its evaluations have used.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -172,6 +173,12 @@ def run_episodes(
       returns += [float(e.reward.sum()) for e in group]
       # All of them together would fill the memory.
       shown = shown or group[:wanted]
+    if envs.physics_errors:
+      print(
+        f"{envs.physics_errors} of {len(returns)} episodes were cut short by a"
+        " diverging simulation: their returns count as they are",
+        file=sys.stderr,
+      )
   finally:
     envs.close()
     progress.close()

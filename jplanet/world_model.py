@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jplanet import gaussian, losses
 from jplanet.cells import Cell
+from jplanet.checked import checked
 from jplanet.drnn import make_drnn
 from jplanet.networks import MLP, make_image_networks
 from jplanet.preprocess import postprocess, preprocess
@@ -37,7 +38,7 @@ def make_planet(
     image_size: `S`, the side of the square images.
 
   Returns:
-    A `WorldModel`.
+    A `WorldModel`, whose functions refuse wrong shapes and types (`checked`).
 
   Raises:
     ValueError: for a kind, size or loss that does not exist.
@@ -145,16 +146,20 @@ def make_planet(
       ),
     )
 
-  return WorldModel(
-    init=init,
-    initial=cell.initial,
-    encode=encode,
-    observe=observe,
-    imagine=imagine,
-    reward=reward,
-    decode=decode,
-    features=cell.features,
-    loss=loss_fn,
+  return checked(
+    WorldModel(
+      init=init,
+      initial=cell.initial,
+      encode=encode,
+      observe=observe,
+      imagine=imagine,
+      reward=reward,
+      decode=decode,
+      features=cell.features,
+      loss=loss_fn,
+    ),
+    action_dim=action_dim,
+    image_size=size,
   )
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jplanet.checked import checked
 from jplanet.types import Batch
 from jplanet.unroll import imagine, observe
 from jplanet.world_model import make_planet
@@ -16,8 +15,7 @@ KINDS = ("rssm", "ssm", "drnn")
 
 @pytest.fixture(scope="module")
 def model(tiny_config):
-  made = make_planet(tiny_config(), action_dim=A, image_size=S)
-  return checked(made, action_dim=A, image_size=S)
+  return make_planet(tiny_config(), action_dim=A, image_size=S)
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +111,10 @@ def test_sequences_of_two_lengths(model, params):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_fits_gives_the_same_bits(tiny_config, kind):
+def test_what_fits_is_taken(tiny_config, kind):
   config = tiny_config(f"model.kind={kind}", "loss.overshooting_scale=0")
-  plain = make_planet(config, action_dim=A, image_size=S)
-  model = checked(plain, action_dim=A, image_size=S)
-  params = jax.jit(plain.init)(jax.random.key(0))
+  model = make_planet(config, action_dim=A, image_size=S)
+  params = jax.jit(model.init)(jax.random.key(0))
   rng = np.random.default_rng(0)
   batch = Batch(
     image=rng.integers(0, 256, (B, T, S, S, 3), np.uint8),
@@ -125,10 +122,8 @@ def test_what_fits_gives_the_same_bits(tiny_config, kind):
     reward=rng.normal(size=(B, T)).astype(np.float32),
   )
   key = jax.random.key(1)
-  one, two = (jax.jit(m.loss)(params, batch, key)[0] for m in (plain, model))
-  assert one.tobytes() == two.tobytes()
-  for m in (plain, model):
-    states = jax.jit(lambda p, b, m=m: observe(m, p, b.image, b.action, key))(
-      params, jax.tree.map(lambda x: x[0], batch)
-    )
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(states))
+  assert jnp.isfinite(jax.jit(model.loss)(params, batch, key)[0])
+  states = jax.jit(lambda p, b: observe(model, p, b.image, b.action, key))(
+    params, jax.tree.map(lambda x: x[0], batch)
+  )
+  assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(states))

@@ -12,6 +12,7 @@ from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.lock import FolderLock
 from jplanet import evaluate as module
 from jplanet import report
+from jplanet.envs import Lockstep
 from jplanet.evaluate import evaluate, run
 from jplanet.scores import read_scores
 from jplanet.setup import REPORT, episode_seeds
@@ -139,6 +140,12 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(copied, tmp_path, capsys):
   shutil.rmtree(copied / "checkpoints")
   line = one_line([f"--workdir={copied}"], capsys)
   assert "holds no checkpoint yet" in line
+
+
+def test_a_cut_episode_is_said(copied, monkeypatch, capsys):
+  monkeypatch.setattr(Lockstep, "physics_errors", 1)
+  evaluate(copied, episodes=2, video=False, quiet=True)
+  assert "1 of 2 episodes were cut short" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_in_one_line(copied, capsys, monkeypatch):
