@@ -40,7 +40,7 @@ from jlejepa.runtime.errors import (
   positive_int,
   require,
 )
-from jlejepa.runtime.files import atomic_write_json
+from jlejepa.runtime.files import atomic_write_json, explain_disk_errors
 from jlejepa.runtime.flags import parse_options
 from jlejepa.runtime.run_folder import (
   RunFolder,
@@ -116,7 +116,7 @@ def evaluate(
     test_images or config.evaluate.test_images,
   )
   images, labels = _samples(dataset, test, limits)
-  with hold_folder(path) as folder:
+  with explain_disk_errors(path), hold_folder(path) as folder:
     first = first_state(config, parts, dataset)
     step, state = _restore(folder, first)
     extract = jax.jit(make_extract(parts.model, parts.clean_view))

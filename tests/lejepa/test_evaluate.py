@@ -1,5 +1,6 @@
 """Evaluation of a run: the right weights, data and baselines, and files."""
 
+import errno
 import json
 import re
 
@@ -254,6 +255,17 @@ def test_a_missing_library_costs_the_pictures_alone(run, monkeypatch, capsys):
   errors = capsys.readouterr().err.splitlines()
   assert len(errors) == 4
   assert all(re.match(r"no \w+: No module named 'mat", e) for e in errors)
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+  path = _run(tmp_path / "run")
+
+  def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(module, "atomic_write_json", full)
+  with pytest.raises(UserError, match=r"cannot be written .*No space left"):
+    _evaluate(path)
 
 
 def test_a_folder_without_a_checkpoint_or_in_use_is_refused(tmp_path):
