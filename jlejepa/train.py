@@ -7,6 +7,7 @@ The same command on the same folder goes on with the run. Without `--config`
 it trains on scikit-learn's digits, and without `--workdir` in `runs/<source>`.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -310,8 +311,7 @@ class Trainer:
   def _close_window(self) -> None:
     rows = jax.device_get(self.window)
     self.row = {
-      name: float(np.mean([float(row[name]) for row in rows]))
-      for name in rows[0]
+      name: _mean([float(row[name]) for row in rows]) for name in rows[0]
     }
     self.window = []
     self._check_gradients()
@@ -351,6 +351,12 @@ class Trainer:
 
   def _cpu_minutes(self) -> float:
     return self.cpu_minutes + (time.process_time() - self.cpu_start) / 60
+
+
+def _mean(values: list[float]) -> float:
+  """Returns the mean of what is finite: skipped steps are counted elsewhere."""
+  finite = [value for value in values if math.isfinite(value)]
+  return float(np.mean(finite)) if finite else math.nan
 
 
 @quit_on_interrupt()

@@ -15,8 +15,8 @@ def draw(
 ) -> dict[str, str]:
   """Draws one picture, or says on stderr why it cannot be drawn.
 
-  A missing library or a full disk costs the picture alone: a run's numbers are
-  safe without it.
+  A missing library, a full disk or numbers that show nothing cost the picture
+  alone: a run's numbers are safe without it.
 
   Args:
     name: what the picture shows.
@@ -31,6 +31,6 @@ def draw(
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     return {name: str(function(path, *args, **kwargs))}
-  except (ImportError, RuntimeError, OSError) as error:
+  except (ImportError, RuntimeError, OSError, ValueError) as error:
     print(f"no {name}: {error}", file=sys.stderr)
     return {}

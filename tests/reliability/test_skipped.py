@@ -89,6 +89,8 @@ def test_lejepa_counts_skipped_updates_over_a_resume(tmp_path, capsys):
   assert capsys.readouterr().err.count("skipped 1 of the updates up to") == 1
   rows = read_metrics(tmp_path)
   assert [row["skipped_total"] for row in rows[1::2]] == [1, 2, 3]
+  # The mean of the steps that were made, beside the one that was not.
+  assert all(np.isfinite(row["loss"]) for row in rows)
 
 
 def test_a_checkpoint_from_before_the_count_is_refused_by_its_name(

@@ -15,7 +15,9 @@ def test_the_path_is_that_of_the_file_written(tmp_path):
   assert path.with_suffix(".gif").read_text() == "xy"
 
 
-@pytest.mark.parametrize("error", [ImportError, RuntimeError, OSError])
+@pytest.mark.parametrize(
+  "error", [ImportError, RuntimeError, OSError, ValueError]
+)
 def test_what_cannot_be_drawn_is_said_and_left_out(tmp_path, capsys, error):
   def fail(path):
     raise error("no ffmpeg")
