@@ -96,7 +96,10 @@ def test_counters_count_decisions_and_control_steps():
     minutes=0.0,
     diverged=0,
     physics_errors=0,
+    eval_physics_errors=0,
+    skipped_total=0,
     worker_restarts=0,
+    damaged_episodes=0,
   )
 
 
