@@ -1,6 +1,7 @@
 """SIGReg, forward and backward, with fresh directions at every call.
 
     python -m benchmarks.sigreg [--lejepa=PATH] [--rounds=N] [--json=FILE]
+    python -m benchmarks.sigreg --parts
 
 Embeddings `[N, D]`, `M` slices, 17 knots on [0, 3]; everything in float32. A
 unit of work is one call, on a GPU twenty in a row.
@@ -68,6 +69,36 @@ def ours(n: int, d: int, m: int, form: str = "fast", calls: int = 0) -> Step:
   )
 
 
+def part(n: int, d: int, m: int, what: str) -> Step:
+  """One of `PARTS` by itself, on one device."""
+  from jlejepa.directions import random_directions
+  from jlejepa.ecf import epps_pulley
+
+  highest = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+  keys = jax.random.split(jax.random.key(0), 3)
+  z, g = (jax.random.normal(k, (n, w)) for k, w in zip(keys, (d, m)))
+  a = random_directions(keys[2], d, m)
+  statistic = lambda x: epps_pulley(x).mean()
+  function, args = {
+    "directions": (lambda k: random_directions(k, d, m), (keys[2],)),
+    "projection": (highest, (z, a)),
+    "its transpose": (lambda g, a: highest(g, a.T), (g, a)),
+    "Epps-Pulley": (statistic, (g,)),
+    "Epps-Pulley and gradient": (jax.value_and_grad(statistic), (g,)),
+  }[what]
+  function = jax.jit(function)
+  return Step(
+    run=lambda: jax.block_until_ready(function(*args)),
+    memory=device.jax_memory(),
+  )
+
+
+PARTS = (
+  "directions", "projection", "its transpose", "Epps-Pulley",
+  "Epps-Pulley and gradient",
+)  # fmt: skip
+
+
 def peer(
   n: int, d: int, m: int, compiled: bool = False, calls: int = 0
 ) -> Step:
@@ -129,7 +160,20 @@ def cases(n: int, d: int, m: int, path: str | None) -> list[Case]:
 def main() -> None:
   parser = harness.parser(__doc__.splitlines()[0])
   parser.add_argument("--lejepa", help="a checkout of rbalestr-lab/lejepa")
+  parser.add_argument(
+    "--parts", action="store_true", help="what our time is made of"
+  )
   flags = parser.parse_args()
+  if flags.parts:
+    for n, d, m in SHAPES:
+      whole = cases(n, d, m, None)[:1]
+      sizes = {"n": n, "d": d, "m": m}
+      parts = [
+        Case(what, "benchmarks.sigreg:part", options=sizes | {"what": what})
+        for what in PARTS
+      ]
+      harness.table(f"SIGReg by parts, N={n} D={d} M={m}", whole + parts, flags)
+    return
   if not flags.lejepa:
     harness.missing(
       "--lejepa=PATH of github.com/rbalestr-lab/lejepa, and torch"

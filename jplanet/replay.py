@@ -128,7 +128,6 @@ class Replay:
     self.folder = None if folder is None else Path(folder)
     self.max_bytes = max_bytes
     self.episodes: deque[Episode] = deque()
-    self.added = 0
     self.nbytes = 0
     self.digests: list[str] = []  # of all that were added
     if self.folder is not None:
@@ -136,6 +135,11 @@ class Replay:
 
   def __len__(self) -> int:
     return len(self.episodes)
+
+  @property
+  def added(self) -> int:
+    """Episodes added so far, dropped and damaged ones included."""
+    return len(self.digests)
 
   def add(self, episode: Episode) -> None:
     """Adds an episode and writes its file, whole or not at all.
@@ -157,12 +161,11 @@ class Replay:
       except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    self._remember(episode)
+    self._remember(episode, digest(episode))
 
-  def _remember(self, episode: Episode) -> None:
+  def _remember(self, episode: Episode, found: str) -> None:
     self.episodes.append(episode)
-    self.digests.append(digest(episode))
-    self.added += 1
+    self.digests.append(found)
     self.nbytes += episode.nbytes
     while self.nbytes > self.max_bytes and len(self.episodes) > 1:
       self.nbytes -= self.episodes.popleft().nbytes
@@ -187,19 +190,20 @@ class Replay:
     lost = []
     for number in range(count):
       path = self.folder / f"{number:06d}.npz"
+      wanted = digests[number] if number < len(digests) else ""
       try:
         episode = read_episode(path, self.image_shape, self.action_dim)
-        if number < len(digests) and digest(episode) != digests[number]:
+        found = digest(episode)
+        if wanted and found != wanted:
           raise UserError(f"{path.name}: not the episode that was written")
       except UserError as error:
         lost.append(str(error))
         # Kept: the file may be put back.
-        self.digests.append(digests[number] if number < len(digests) else "")
-        self.added += 1
+        self.digests.append(wanted)
         if os.path.lexists(path):
           self._set_aside(path)
         continue
-      self._remember(episode)
+      self._remember(episode, found)
     for path in sorted(self.folder.glob("*.npz")):
       if path.stem.isdecimal() and int(path.stem) >= count:
         self._set_aside(path)

@@ -9,6 +9,7 @@ import pytest
 from dm_env import specs
 
 from jlejepa.runtime.config import load_config
+from jlejepa.runtime.metrics import read_metrics
 
 
 class Dial(dm_env.Environment):
@@ -75,6 +76,19 @@ def tiny_config():
     return load_config("planet.py:debug", [*tiny, *overrides])
 
   return make
+
+
+@pytest.fixture(scope="session")
+def rows_without_times():
+  """Reads the rows of a run's metrics, less what tells a time."""
+
+  def read(workdir):
+    return [
+      {k: v for k, v in row.items() if "seconds" not in k and k != "minutes"}
+      for row in read_metrics(workdir)
+    ]
+
+  return read
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""Finds the values computed with the official LeJEPA package."""
+"""What tests share: the official package's values, refusals in one line."""
 
 import json
 import pathlib
@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+
+from jlejepa.runtime.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parents[2].parent / "shared" / "reference"
 
@@ -25,3 +27,16 @@ def reference() -> Reference:
     pytest.skip("no reference values in ../shared/reference")
   with np.load(FOLDER / "lejepa.npz") as arrays:
     return Reference(json.loads(path.read_text()), dict(arrays))
+
+
+@pytest.fixture(scope="session")
+def refused():
+  """Expects a `UserError` of one line."""
+
+  def expect(match, call, *args, **kwargs):
+    with pytest.raises(UserError, match=match) as caught:
+      call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+  return expect

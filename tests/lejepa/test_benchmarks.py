@@ -54,6 +54,11 @@ def peer(monkeypatch):
     monkeypatch.setitem(sys.modules, name, module)
 
 
+@pytest.mark.parametrize("what", sigreg.PARTS)
+def test_the_parts_of_sigreg_run(what):
+  sigreg.part(6, 3, 4, what).run()
+
+
 def test_sigreg_cases_run_and_agree():
   first, second = (build(case) for case in sigreg.cases(6, 3, 4, None))
   assert first.check == pytest.approx(second.check, rel=1e-5)

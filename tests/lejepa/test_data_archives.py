@@ -13,14 +13,6 @@ IMAGES = RNG.integers(0, 256, (10, 4, 5, 3), np.uint8)
 LABELS = np.arange(10) % 2
 
 
-def refused(match, call, *args, **kwargs):
-  """Expects a `UserError` of one line."""
-  with pytest.raises(UserError, match=match) as caught:
-    call(*args, **kwargs)
-  assert "\n" not in str(caught.value)
-  assert len(str(caught.value)) < 500
-
-
 # Archives.
 
 
@@ -47,7 +39,7 @@ def test_an_archive_gives_images_labels_and_names(tmp_path, names):
 
 
 @pytest.mark.parametrize("form", ["{}_{}", "{1}_{0}"])
-def test_an_archive_keeps_its_own_splits(tmp_path, form):
+def test_an_archive_keeps_its_own_splits(tmp_path, form, refused):
   part = lambda word, split: form.format(word, split)
   arrays = {
     part("images", "train"): IMAGES,
@@ -70,7 +62,7 @@ def test_a_training_part_alone_is_split(tmp_path):
   assert len(load_dataset(path, "test").images) == 2
 
 
-def test_arrays_without_labels(tmp_path):
+def test_arrays_without_labels(tmp_path, refused):
   path = save(tmp_path / "a.npz", whatever=IMAGES)
   data = load_dataset(path)
   assert data.labels is None and len(data.images) == 10
@@ -92,7 +84,7 @@ class Trap:
     return open, (str(self.path), "w")
 
 
-def test_bad_archives_are_refused(tmp_path):
+def test_bad_archives_are_refused(tmp_path, refused):
   path = tmp_path / "a.npz"
   save(path, a=IMAGES, b=IMAGES)
   refused("has the arrays a, b: name them", load_dataset, path)
@@ -140,7 +132,7 @@ def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
 
 
 def test_labels_are_not_overlooked_where_the_list_of_arrays_is_damaged(
-  tmp_path,
+  tmp_path, refused
 ):
   path = save(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
   whole = path.read_bytes()

@@ -14,14 +14,6 @@ IMAGES = RNG.integers(0, 256, (10, 4, 5, 3), np.uint8)
 LABELS = np.arange(10) % 2
 
 
-def refused(match, call, *args, **kwargs):
-  """Expects a `UserError` of one line."""
-  with pytest.raises(UserError, match=match) as caught:
-    call(*args, **kwargs)
-  assert "\n" not in str(caught.value)
-  assert len(str(caught.value)) < 500
-
-
 # Order.
 
 
@@ -92,7 +84,7 @@ def test_the_order_cannot_be_spoilt():
     (dict(step=-1), "step"),
   ],
 )
-def test_bad_orders_are_refused(change, match):
+def test_bad_orders_are_refused(change, match, refused):
   arguments = dict(num_examples=10, batch_size=2, seed=0, step=0) | change
   refused(match, batch_indices, **arguments)
 
@@ -143,7 +135,7 @@ def test_no_labels_stay_none():
   assert labels is None and images.shape == (2, 4, 5, 3)
 
 
-def test_shards_make_up_the_batch():
+def test_shards_make_up_the_batch(refused):
   data = Dataset(IMAGES, LABELS)
   _, whole, _ = next(iterate(data, 6, seed=0, start_step=3))
   parts = [
@@ -156,14 +148,14 @@ def test_shards_make_up_the_batch():
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, Slow])
-def test_bad_batches_are_refused_at_the_call(wrap):
+def test_bad_batches_are_refused_at_the_call(wrap, refused):
   data = Dataset(wrap(IMAGES))
   refused("batch_size=1", iterate, data, 1, seed=0)
   refused("more than the 10", iterate, data, 11, seed=0)
   refused("step", iterate, data, 2, seed=0, start_step=-3)
 
 
-def test_an_error_of_the_reader_reaches_the_consumer():
+def test_an_error_of_the_reader_reaches_the_consumer(refused):
   batches = iterate(Dataset(Slow(IMAGES, fail_at=3)), 2, seed=0)
   take(batches, 2)
   refused("^the disk is gone$", next, batches)

@@ -54,13 +54,6 @@ def whole(tiny_config, dial, tmp_path_factory):
   return SimpleNamespace(path=path, seen=seen, result=result, trainer=made[0])
 
 
-def rows_without_times(workdir):
-  return [
-    {k: v for k, v in row.items() if "seconds" not in k and k != "minutes"}
-    for row in read_metrics(workdir)
-  ]
-
-
 def assert_equal_bits(one, two):
   assert jax.tree.structure(one) == jax.tree.structure(two)
   jax.tree.map(np.testing.assert_array_equal, one, two)
@@ -106,7 +99,7 @@ def test_the_files_hold_what_was_executed_and_where_it_led(whole, dial):
 
 
 def test_the_seed_decides_every_bit(
-  whole, tiny_config, dial, tmp_path, trainers
+  whole, tiny_config, dial, tmp_path, trainers, rows_without_times
 ):
   fit(tiny_config(), tmp_path / "0", env=dial, quiet=True)
   assert_equal_bits(whole.trainer.state, trainers[0].state)
@@ -131,7 +124,7 @@ def interrupt(dial, at):
 
 
 def test_a_resumed_run_is_the_uninterrupted_run(
-  whole, tiny_config, dial, tmp_path, trainers
+  whole, tiny_config, dial, tmp_path, trainers, rows_without_times
 ):
   config = tiny_config()
   # 36 steps of three episodes, 12 of an evaluation, 12 of the fourth episode:
@@ -154,7 +147,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(
 
 
 def test_a_crash_loses_what_no_checkpoint_holds_and_nothing_else(
-  whole, tiny_config, dial, tmp_path, trainers
+  whole, tiny_config, dial, tmp_path, trainers, rows_without_times
 ):
   config = tiny_config("runtime.checkpoint_every=2")
 
@@ -267,7 +260,9 @@ def test_a_folder_of_another_config_is_left_alone(whole, tiny_config, dial):
 
 
 @pytest.mark.slow
-def test_workers_give_the_bits_of_one_process(tiny_config, tmp_path, trainers):
+def test_workers_give_the_bits_of_one_process(
+  tiny_config, tmp_path, trainers, rows_without_times
+):
   overrides = (
     *SUITE, "env.num_envs=2", "train.max_episodes=4", "evaluate.episodes=2"
   )  # fmt: skip

@@ -117,10 +117,8 @@ class Killer:
       workdir = self.folder / f"killed{self.runs}"
       self.runs += 1
       while len(self.kills) < kills:
-        delay, fresh = (
-          self.random.uniform(0, self.seconds),
-          not workdir.exists(),
-        )
+        delay = self.random.uniform(0, self.seconds)
+        fresh = not workdir.exists()
         if (seconds := self.live(workdir, delay)) is not None:
           if fresh:  # A machine may have become less busy.
             self.seconds = seconds

@@ -18,13 +18,6 @@ def no_pictures(monkeypatch):
   monkeypatch.setattr(report, "write_pictures", lambda *args: {})
 
 
-def rows_without_times(workdir):
-  return [
-    {k: v for k, v in row.items() if "seconds" not in k and k != "minutes"}
-    for row in read_metrics(workdir)
-  ]
-
-
 class Diverging:
   """Wraps `Dial`: every episode is cut short by its simulation."""
 
@@ -42,7 +35,7 @@ class Diverging:
 
 
 def test_diverging_simulations_are_counted_over_resumes_and_end_a_run(
-  tiny_config, dial, tmp_path, monkeypatch
+  tiny_config, dial, tmp_path, monkeypatch, rows_without_times
 ):
   env = lambda: Diverging(dial())
   config = tiny_config()

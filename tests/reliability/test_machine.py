@@ -56,20 +56,18 @@ def compiled_once():
     yield
 
 
-def rows_without_times(workdir):
-  return [
-    {k: v for k, v in row.items() if "seconds" not in k and k != "minutes"}
-    for row in read_metrics(workdir)
-  ]
-
-
 @pytest.fixture(scope="module")
-def whole(compiled_once, tiny_config, dial, tmp_path_factory):
+def whole(
+  compiled_once, tiny_config, dial, tmp_path_factory, rows_without_times
+):
   """A run that nothing has happened to."""
   path = tmp_path_factory.mktemp("whole")
   fit(tiny_config("runtime.checkpoint_every=1"), path, env=dial, quiet=True)
   return SimpleNamespace(
-    path=path, rows=rows_without_times(path), returns=returns_of(path)
+    path=path,
+    read=rows_without_times,
+    rows=rows_without_times(path),
+    returns=returns_of(path),
   )
 
 
@@ -78,7 +76,7 @@ def returns_of(workdir):
 
 
 def assert_whole(workdir, whole):
-  assert rows_without_times(workdir) == whole.rows
+  assert whole.read(workdir) == whole.rows
   assert returns_of(workdir) == whole.returns
 
 
@@ -318,7 +316,9 @@ def test_lost_episodes_are_played_again(dial):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_changes_no_bit(tiny_config, tmp_path):
+def test_a_killed_worker_changes_no_bit(
+  tiny_config, tmp_path, rows_without_times
+):
   """Workers of the real environments, one of them killed in mid-episode."""
   config = tiny_config(
     "env.action_repeat=100", "env.renderer=ray", "env.num_envs=2",
