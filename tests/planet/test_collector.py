@@ -193,7 +193,7 @@ def test_rounds_use_the_weights_of_the_phase_before(
 def test_the_next_round_is_played_while_a_checkpoint_is_written(
   monkeypatch, tiny_config, dial, tmp_path
 ):
-  """A save costs no time beside a round; none is begun that nobody fetches."""
+  """A save is made beside a round; none is begun that nobody fetches."""
   saves = []
 
   class Kept(Trainer):
