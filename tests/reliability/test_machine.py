@@ -4,7 +4,6 @@ import ast
 import functools
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -82,7 +81,7 @@ def assert_whole(workdir, whole):
 
 @pytest.mark.parametrize("limit", [100, 5000])
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
-  limit, whole, tiny_config, dial, tmp_path
+  limit, whole, tiny_config, dial, tmp_path, limit_files
 ):
   """Rows, episodes and checkpoints meet the limit in turn."""
   config = tiny_config("runtime.checkpoint_every=1")
@@ -93,15 +92,10 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
       env=lambda: dial(on_step=raise_after(40)),
       quiet=True,
     )
-  before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-  try:
-    with pytest.raises(UserError, match=r"File too large|could not be written"):
-      fit(config, tmp_path, env=dial, quiet=True)
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+  limit_files(limit)
+  with pytest.raises(UserError, match=r"File too large|could not be written"):
+    fit(config, tmp_path, env=dial, quiet=True)
+  limit_files(None)
   assert not list(tmp_path.glob("episodes/*.partial"))
   fit(config, tmp_path, env=dial, quiet=True)
   assert_whole(tmp_path, whole)
@@ -115,6 +109,8 @@ def raise_after(at):
     calls.append(None)
     if len(calls) == at:
       os.kill(os.getpid(), signal.SIGTERM)
+      # So short an episode would be over before the main thread sees it.
+      time.sleep(0.3)
 
   return on_step
 
@@ -287,27 +283,10 @@ def whole_without_debug(workdir):
   return workdir
 
 
-def test_lost_episodes_are_played_again(dial):
-  class Losing(Lockstep):
-    """Loses its second environment at the fifth step of the first try."""
-
-    steps = 0
-
-    def reset(self, seeds):
-      self.lost = np.zeros(2, bool)
-      return super().reset(seeds)
-
-    def step(self, actions):
-      self.steps += 1
-      images, rewards, done = super().step(actions)
-      if self.steps == 5:
-        self.lost, done = np.array([False, True]), np.array([False, True])
-        rewards[1] = 0
-      return images, rewards, done
-
+def test_lost_episodes_are_played_again(dial, losing):
   seeds = [3, 4]
   whole = collect(Lockstep([dial(), dial()]), seeds, random_policy(seeds, 1))
-  envs = Losing([dial(), dial()])
+  envs = losing([dial(), dial()])
   again = collect(envs, seeds, random_policy(seeds, 1))
   assert envs.steps == 5 + 12
   for one, two in zip(whole, again, strict=True):

@@ -38,3 +38,10 @@ def test_every_fault_has_tests_and_they_exist():
       assert path.is_file(), f"fault {number}: no file {file}"
       found = fnmatch.filter(functions(path), test) if test else ["all"]
       assert found, f"fault {number}: no test {name}"
+
+
+def test_a_remedy_of_every_fault_is_switched_off():
+  files = Path(__file__).parent.glob("test_remedies*.py")
+  names = [name for file in files for name in functions(file)]
+  found = [re.match(r"test_fault_(\d+)_", name) for name in names]
+  assert {int(match[1]) for match in found if match} == set(range(1, 30))
