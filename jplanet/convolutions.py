@@ -144,11 +144,27 @@ def _kernel_gradient(x: Array, y: Array, kernel: Array) -> Array:
 
   def add(total, parts):
     patches = _as_matrix(_patches(parts[0], len(kernel)))
-    return total + _dot(patches.T, _as_matrix(parts[1])), None
+    return total + _dot(_as_matrix(parts[1]).T, patches), None
 
-  start = jnp.zeros((kernel[..., 0].size, kernel.shape[3]), jnp.float32)
+  # In this order up to twice as fast as `patches.T @ y` on two cores.
+  start = jnp.zeros((kernel.shape[3], kernel[..., 0].size), jnp.float32)
   total, _ = lax.scan(add, start, (_split(x), _split(y)))
-  return total.reshape(kernel.shape).astype(kernel.dtype)
+  return total.T.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _transpose_gradients(y: Array, kernel: Array, g: Array):
+  """The gradients of `_conv1_transpose`; patches of `g` serve both."""
+
+  def both(total, parts):
+    y, g = parts
+    patches = _patches(g, len(kernel))
+    total += _dot(_as_matrix(y).T, _as_matrix(patches))
+    return total, _multiply(patches, kernel.reshape(-1, kernel.shape[3]))
+
+  start = jnp.zeros((kernel.shape[3], kernel[..., 0].size), jnp.float32)
+  total, dy = lax.scan(both, start, (_split(y), _split(g)))
+  total = total.T.reshape(kernel.shape).astype(kernel.dtype)
+  return dy.reshape(y.shape), total
 
 
 _conv1.defvjp(
@@ -160,10 +176,7 @@ _conv1.defvjp(
 )
 _conv1_transpose.defvjp(
   lambda y, kernel: (_conv1_transpose(y, kernel), (y, kernel)),
-  lambda saved, g: (
-    _conv1(g, saved[1]),
-    _kernel_gradient(g, saved[0], saved[1]),
-  ),
+  lambda saved, g: _transpose_gradients(*saved, g),
 )
 
 

@@ -57,7 +57,8 @@ def make_objective(
     overshooting_free_nats: free nats of each overshooting KL.
 
   Returns:
-    A function of keyword arrays `[B, T]` giving `(loss, metrics)`.
+    A function of keyword arrays `[B, T]` giving `(loss, metrics)`;
+    `image_nll` may be its mean already.
 
   Raises:
     ValueError: for an unknown `kl`, or a scale or a distance alone.

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jplanet import gaussian, losses
 from jplanet.cells import Cell
 from jplanet.checked import checked
+from jplanet.chunked import mean_loss
 from jplanet.drnn import make_drnn
 from jplanet.networks import MLP, make_image_networks
 from jplanet.preprocess import postprocess, preprocess
@@ -111,6 +112,15 @@ def make_planet(
     mean = decode_float(params, cell.features(state))
     return jnp.clip(postprocess(restore(mean), bits=model["bits"]), 0, 1)
 
+  def image_nll(params: Params, features: Array, images: Array) -> Array:
+    decoded = decode_float(params, features)
+    # The constant stays out of the sum over pixels: with it inside, XLA's CPU
+    # backend takes ten times as long.
+    square = 0.5 * jnp.square(images - decoded).sum(
+      tuple(range(2, images.ndim))
+    )
+    return square.mean() + images[0, 0].size * UNIT_GAUSSIAN_NATS
+
   def loss_fn(params: Params, batch: Batch, key: Key):
     dither_key, sample_key, overshoot_key = jax.random.split(key, 3)
     image_keys = jax.random.split(dither_key, batch.image.shape[:2])
@@ -120,17 +130,11 @@ def make_planet(
       lambda e, a, k: cell.observe(params["cell"], e, a, k)
     )(embeds, batch.action, jax.random.split(sample_key, len(embeds)))
     features = jax.vmap(jax.vmap(cell.features))(posteriors)
-    decoded = decode_float(params, features)
+    decoding = {name: params[name] for name in ("decoder", "mean_image")}
     rewards = reward_head.apply(params["reward"], features)[..., 0]
-    # The constant stays out of the sum over pixels: with it inside, XLA's CPU
-    # backend takes ten times as long.
-    image_nll = 0.5 * jnp.square(images - decoded).sum(
-      tuple(range(2, images.ndim))
-    )
-    image_nll += images[0, 0].size * UNIT_GAUSSIAN_NATS
     reward_nll = -gaussian.log_prob(batch.reward, rewards)
     return objective(
-      image_nll=image_nll,
+      image_nll=mean_loss(image_nll, decoding, features, images),
       reward_nll=reward_nll,
       posteriors=cell.gaussian(posteriors),
       priors=priors,

@@ -53,3 +53,11 @@ def test_settings_of_the_users_own_are_left_alone(monkeypatch):
   os.environ["MALLOC_ARENA_MAX"] = "2"
   allocator.restart_with_tuned_allocator()
   assert os.environ["MALLOC_ARENA_MAX"] == "2"
+
+
+@pytest.mark.parametrize("libc", [("", ""), ("glibc", "2.34"), ("musl", "1.2")])
+def test_other_c_libraries_are_left_alone(monkeypatch, libc):
+  monkeypatch.setattr(allocator.platform, "libc_ver", lambda: libc)
+  monkeypatch.setattr(allocator.os, "execv", lambda *args: pytest.fail("exec"))
+  allocator.restart_with_tuned_allocator()
+  assert not os.environ.keys() & allocator.SETTINGS.keys()

@@ -1,0 +1,86 @@
+"""Losses of many pictures, a few steps of time at once."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jplanet.types import Array, Params
+
+# Values of a target that are in work at once on a CPU: 680 pictures of 64x64.
+VALUES = 2**23
+
+
+def mean_loss(
+  function: Callable[[Params, Array, Array], Array],
+  params: Params,
+  inputs: Array,
+  targets: Array,
+  *,
+  values: int | None = None,
+) -> Array:
+  """Averages a loss over `[B, T]` without holding all of its parts at once.
+
+  Part by part along time, value and gradient are computed together, so that
+  nothing is computed twice and what a gradient needs is held for one part only.
+  Not along the batch, which may be sharded.
+
+  Args:
+    function: `(params, inputs [B, t, ...], targets [B, t, ...]) -> []`, the
+      mean over its steps. It closes over nothing that has a gradient.
+    params: its weights.
+    inputs: `[B, T, ...]`.
+    targets: `[B, T, ...]`, which get no gradient where there are several parts.
+    values: how many values of `targets` a part may have; by default `VALUES` on
+      a CPU and all of them elsewhere, where memory is no concern and a large
+      kernel is faster.
+
+  Returns:
+    The mean, `[]`. Reverse-mode differentiable once.
+  """
+  if values is None:
+    values = VALUES if jax.default_backend() == "cpu" else targets.size
+  steps = targets.shape[1]
+  fitting = max(values * steps // targets.size, 1)
+  size = next(n for n in range(min(fitting, steps), 0, -1) if steps % n == 0)
+  if size == steps:
+    return function(params, inputs, targets)
+  return _in_parts(function, size, params, inputs, targets)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _in_parts(function, size, params, inputs, targets):
+  def one(i):
+    return function(params, _part(inputs, i, size), _part(targets, i, size))
+
+  return lax.map(one, jnp.arange(targets.shape[1] // size)).mean()
+
+
+def _forward(function, size, params, inputs, targets):
+  parts = targets.shape[1] // size
+
+  def add(total, i):
+    value_and_grads = jax.value_and_grad(function, (0, 1))
+    value, (grads, dx) = value_and_grads(
+      params, _part(inputs, i, size), _part(targets, i, size)
+    )
+    return jax.tree.map(jnp.add, total, (value, grads)), dx
+
+  start = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params))
+  total, dx = lax.scan(add, start, jnp.arange(parts))
+  dx = jnp.moveaxis(dx, 0, 1).reshape(inputs.shape)
+  value, *grads = jax.tree.map(lambda x: x / parts, (*total, dx))
+  return value, grads
+
+
+def _backward(function, size, grads, g):
+  return *jax.tree.map(lambda x: g * x, grads), None
+
+
+_in_parts.defvjp(_forward, _backward)
+
+
+def _part(x: Array, i: Array, size: int) -> Array:
+  return lax.dynamic_slice_in_dim(x, i * size, size, axis=1)

@@ -1,0 +1,101 @@
+"""A mean over time in parts: the same value and gradient, in less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jlejepa.runtime.config import load_config
+from jplanet import chunked
+from jplanet.chunked import mean_loss
+from jplanet.types import Batch
+from jplanet.world_model import make_planet
+
+KEYS = jax.random.split(jax.random.key(0), 3)
+PARAMS = {"w": jax.random.normal(KEYS[0], (5, 4)), "b": jnp.ones(4)}
+INPUTS = jax.random.normal(KEYS[1], (3, 8, 5))
+TARGETS = jax.random.normal(KEYS[2], (3, 8, 4))
+
+
+def loss(params, inputs, targets):
+  made = jnp.tanh(inputs @ params["w"] + params["b"])
+  return jnp.square(made - targets).sum(-1).mean()
+
+
+# All at once; 4 steps of 8; 5 have no equal part, so 4; one step at a time.
+@pytest.mark.parametrize("values", [96, 48, 60, 12, 1])
+def test_parts_give_the_mean_and_its_gradient(values):
+  def scaled(params, inputs, values):
+    return 3 * mean_loss(loss, params, inputs, TARGETS, values=values)
+
+  evaluate = jax.value_and_grad(scaled, (0, 1))
+  for got, expected in zip(
+    jax.tree.leaves(evaluate(PARAMS, INPUTS, values)),
+    jax.tree.leaves(
+      jax.value_and_grad(lambda p, x: 3 * loss(p, x, TARGETS), (0, 1))(
+        PARAMS, INPUTS
+      )
+    ),
+    strict=True,
+  ):
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+  value = scaled(PARAMS, INPUTS, values)
+  np.testing.assert_allclose(value, 3 * loss(PARAMS, INPUTS, TARGETS), 1e-5)
+
+
+def test_a_prime_number_of_steps_goes_one_by_one():
+  short = (PARAMS, INPUTS[:, :7], TARGETS[:, :7])
+  got = mean_loss(loss, *short, values=48)
+  np.testing.assert_allclose(got, loss(*short), rtol=1e-5)
+
+
+def make_step(batch, steps):
+  """The gradient of PlaNet's loss with small pictures, and its inputs."""
+  config = load_config("planet.py:cpu", ["env.size=16", "model.depth=4"])
+  model = make_planet(config, action_dim=1, image_size=16)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (batch, steps, 16, 16, 3), np.uint8)
+  data = Batch(
+    image=jnp.asarray(images),
+    action=jnp.zeros((batch, steps, 1)),
+    reward=jnp.zeros((batch, steps)),
+  )
+  params = model.init(jax.random.key(0))
+  grad = lambda params, data: jax.grad(model.loss, has_aux=True)(
+    params, data, jax.random.key(1)
+  )
+  return grad, params, data
+
+
+def test_the_world_model_learns_the_same_from_parts(monkeypatch):
+  grad, params, data = make_step(2, 8)
+  whole, metrics = jax.jit(grad)(params, data)
+  # Two steps of time at once.
+  monkeypatch.setattr(chunked, "VALUES", 2 * 2 * 16 * 16 * 3)
+  parts, metrics_of_parts = jax.jit(lambda *args: grad(*args))(params, data)
+  for got, expected in zip(
+    jax.tree.leaves((parts, metrics_of_parts)),
+    jax.tree.leaves((whole, metrics)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(
+  jax.default_backend() != "cpu", reason="parts are made on a CPU only"
+)
+def test_memory_grows_linearly_and_holds_no_decoded_images(monkeypatch):
+  def temporaries(batch, values):
+    monkeypatch.setattr(chunked, "VALUES", values)
+    grad, params, data = make_step(batch, 8)
+    compiled = jax.jit(grad).lower(params, data).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  picture = 16 * 16 * 3
+  sizes = [temporaries(batch, 16 * picture) for batch in (16, 32, 64)]
+  per_sequence = [(b - a) / n for a, b, n in zip(sizes, sizes[1:], (16, 32))]
+  assert per_sequence[1] < 1.1 * per_sequence[0]
+  # Of 64 sequences of 8 pictures all decoded ones would be this much, beside
+  # the layers before.
+  held = temporaries(64, 64 * 8 * picture) - sizes[2]
+  assert held > 64 * 8 * picture * 4
