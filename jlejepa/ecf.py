@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jlejepa.circle import cos_sin
 from jlejepa.samples import as_samples
 
-# Measured best on CPU; more steps to a loop body stop paying at 16.
-UNROLL = 8
-# Values of a block of columns that a CPU's core keeps in its cache over all
-# nodes: twice as fast as passing over the whole array for each few nodes.
-BLOCK = 2**17
-MIN_WIDTH = 16
+# Powers of e^{i step x} that others are made of: with fewer, rounding adds up
+# over more steps; with more, they need more memory.
+BASE = 8
+# Columns, and values, of a block whose powers a CPU keeps in its cache.
+WIDTH = 256
+BLOCK = 2**18
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -23,8 +24,10 @@ def characteristic_function(
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the empirical characteristic function on a uniform grid.
 
-  One sine and cosine per sample: `e^{i k step x}` follows by complex products.
-  Memory is linear in `x` in both directions, whatever the number of nodes.
+  One sine and cosine per sample: those powers of `z = e^{i step x}` that are
+  needed follow by complex products. These are the first eight and every eighth,
+  as `cos((a + b) t) = 2 cos(a t) cos(b t) - cos((a - b) t)` gives all means.
+  Memory is linear in `x` in both directions, and hardly grows with the nodes.
 
   Args:
     x: float32 `[..., N, M]`.
@@ -46,16 +49,27 @@ def _forward(x, step, num_nodes):
 
 
 def _forward_block(x, step, num_nodes):
-  cosine, sine = jnp.cos(step * x), jnp.sin(step * x)
+  first = cos_sin(x, step)
+  low = [first]
+  for k in range(2, min(BASE, num_nodes) + 1):
+    low.append(_multiply(low[k // 2 - 1], low[k - k // 2 - 1]))
+  mean = functools.partial(jnp.mean, axis=-2)
+  zero = jnp.zeros_like(x[..., 0, :])
+  reals = [zero + 1, *(mean(real) for real, _ in low)]
+  imags = [zero, *(mean(imag) for _, imag in low)]
+  power = low[-1]
+  for a in range(BASE, num_nodes, BASE):
+    for b, (cosine, _) in enumerate(low, 1):
+      reals.append(2 * mean(power[0] * cosine) - reals[a - b])
+      imags.append(2 * mean(power[1] * cosine) - imags[a - b])
+    power = _multiply(power, low[-1])
+  stack = lambda means: jnp.stack(means[1 : num_nodes + 1], axis=-2)
+  return (stack(reals), stack(imags)), first
 
-  def rotate(power, _):
-    real, imag = power
-    power = (real * cosine - imag * sine, real * sine + imag * cosine)
-    return power, tuple(jnp.mean(part, axis=-2) for part in power)
 
-  start = (jnp.ones_like(x), jnp.zeros_like(x))
-  means = jax.lax.scan(rotate, start, length=num_nodes, unroll=UNROLL)[1]
-  return tuple(jnp.moveaxis(mean, 0, -2) for mean in means), (cosine, sine)
+def _multiply(a, b):
+  """The product of two complex numbers, as pairs."""
+  return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
 def _backward(step, num_nodes, powers, cotangents):
@@ -68,25 +82,13 @@ def _backward(step, num_nodes, powers, cotangents):
 
 
 def _backward_block(step, num_nodes, powers, cotangents):
-  cosine, sine = powers
-  scale = step / cosine.shape[-2]
-  order = scale * jnp.arange(1, num_nodes + 1, dtype=jnp.float32)
-  # dx = Re sum_k (order_k (g_sin + i g_cos)_k) e^{i k step x}, by Horner.
-  coefficients = tuple(
-    jnp.expand_dims(jnp.moveaxis(g, -2, 0), -2)
-    * order.reshape(-1, *[1] * cosine.ndim)
-    for g in (cotangents[1], cotangents[0])
-  )
-
-  def horner(total, coefficient):
-    real, imag = total[0] + coefficient[0], total[1] + coefficient[1]
-    return (real * cosine - imag * sine, real * sine + imag * cosine), None
-
-  start = (jnp.zeros_like(cosine), jnp.zeros_like(cosine))
-  (dx, _), _ = jax.lax.scan(
-    horner, start, coefficients, reverse=True, unroll=UNROLL
-  )
-  return dx
+  scale = step / powers[0].shape[-2]
+  # dx = Re sum_k k scale (g_sin + i g_cos)_k e^{i k step x}, by Horner.
+  total = tuple(map(jnp.zeros_like, powers))
+  for k in range(num_nodes, 0, -1):
+    g_cos, g_sin = (k * scale * g[..., k - 1, None, :] for g in cotangents)
+    total = _multiply((total[0] + g_sin, total[1] + g_cos), powers)
+  return total[0]
 
 
 def _num_blocks(shape):
@@ -94,10 +96,10 @@ def _num_blocks(shape):
   if jax.default_backend() != "cpu":
     return 1
   *rows, columns = shape
-  width = max(BLOCK // max(math.prod(rows), 1), MIN_WIDTH)
+  width = min(max(BLOCK // max(math.prod(rows), 1), 16), WIDTH)
   # The largest power of two that is no wider and leaves no remainder.
   width = math.gcd(columns, 2 ** (width.bit_length() - 1))
-  return columns // width if width >= MIN_WIDTH else 1
+  return columns // width if width >= 16 else 1
 
 
 def _split(x, blocks):

