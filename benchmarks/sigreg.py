@@ -23,7 +23,7 @@ TARGET = 0.6
 
 
 def count_flop(n: int, d: int, m: int) -> float:
-  """Operations of both projections and of the recurrences over the knots.
+  """Operations of both projections and of plain recurrences over the knots.
 
   Per sample and knot a complex product and two sums (8) forward, a complex
   product and sum (8) backward.

@@ -41,14 +41,16 @@ def characteristic_function(
 
 
 def _forward(x, step, num_nodes):
-  blocks = _split(x, _num_blocks(x.shape))
-  means, powers = _each_block(blocks)(
-    lambda x: _forward_block(x, step, num_nodes), blocks
-  )
-  return tuple(map(_join, means)), powers
+  means = lambda x: _means(x, step, num_nodes)
+  blocks = _num_blocks(x.shape)
+  if blocks == 1:
+    return means(x), x
+  parts = jax.lax.map(lambda i: means(_block(x, i, blocks)), jnp.arange(blocks))
+  join = lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)
+  return tuple(map(join, parts)), x
 
 
-def _forward_block(x, step, num_nodes):
+def _means(x, step, num_nodes):
   first = cos_sin(x, step)
   low = [first]
   for k in range(2, min(BASE, num_nodes) + 1):
@@ -64,7 +66,7 @@ def _forward_block(x, step, num_nodes):
       imags.append(2 * mean(power[1] * cosine) - imags[a - b])
     power = _multiply(power, low[-1])
   stack = lambda means: jnp.stack(means[1 : num_nodes + 1], axis=-2)
-  return (stack(reals), stack(imags)), first
+  return stack(reals), stack(imags)
 
 
 def _multiply(a, b):
@@ -72,23 +74,16 @@ def _multiply(a, b):
   return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
-def _backward(step, num_nodes, powers, cotangents):
-  cotangents = [_split(g, len(powers[0])) for g in cotangents]
-  dx = _each_block(powers[0])(
-    lambda args: _backward_block(step, num_nodes, *args),
-    (powers, cotangents),
-  )
-  return (_join(dx),)
-
-
-def _backward_block(step, num_nodes, powers, cotangents):
-  scale = step / powers[0].shape[-2]
+def _backward(step, num_nodes, x, cotangents):
+  # Again, which takes less time than to keep and read them.
+  first = cos_sin(x, step)
+  scale = step / x.shape[-2]
   # dx = Re sum_k k scale (g_sin + i g_cos)_k e^{i k step x}, by Horner.
-  total = tuple(map(jnp.zeros_like, powers))
+  total = (jnp.zeros_like(x), jnp.zeros_like(x))
   for k in range(num_nodes, 0, -1):
     g_cos, g_sin = (k * scale * g[..., k - 1, None, :] for g in cotangents)
-    total = _multiply((total[0] + g_sin, total[1] + g_cos), powers)
-  return total[0]
+    total = _multiply((total[0] + g_sin, total[1] + g_cos), first)
+  return (total[0],)
 
 
 def _num_blocks(shape):
@@ -102,22 +97,10 @@ def _num_blocks(shape):
   return columns // width if width >= 16 else 1
 
 
-def _split(x, blocks):
-  """Cuts `[..., M]` into blocks of columns, `[blocks, ..., M / blocks]`."""
-  return jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, -1), -2, 0)
-
-
-def _join(x):
-  """Undoes `_split`."""
-  x = jnp.moveaxis(x, 0, -2)
-  return x.reshape(*x.shape[:-2], -1)
-
-
-def _each_block(blocks):
-  """Returns what maps over blocks: one after the other, if there are some."""
-  if len(blocks) == 1:
-    return lambda function, args: jax.vmap(function)(args)
-  return jax.lax.map
+def _block(x, i, blocks):
+  """Block `i` of the columns of `[..., M]`."""
+  width = x.shape[-1] // blocks
+  return jax.lax.dynamic_slice_in_dim(x, i * width, width, axis=-1)
 
 
 characteristic_function.defvjp(_forward, _backward)
