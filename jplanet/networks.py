@@ -19,6 +19,28 @@ from jplanet.types import Array
 glorot = nn.initializers.glorot_uniform()
 
 
+def product(x: Array, kernel: Array, dot: str = "float32") -> Array:
+  """Multiplies `[..., I]` by `[I, O]` in float32 or as `DOTS` names it."""
+  # As one matrix: XLA's CPU backend sums a kernel's gradient over several
+  # leading axes about ten times slower than over one.
+  flat = x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x
+  y = DOTS[dot](flat, kernel, (((flat.ndim - 1,), (0,)), ((), ())))
+  return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+class Weights(nn.Module):
+  """The kernel `[width, features]` and the bias of a layer, not multiplied."""
+
+  features: int
+  kernel_init: Callable = glorot
+  bias_init: Callable = nn.initializers.zeros
+
+  @nn.compact
+  def __call__(self, width: int) -> tuple[Array, Array]:
+    kernel = self.param("kernel", self.kernel_init, (width, self.features))
+    return kernel, self.param("bias", self.bias_init, (self.features,))
+
+
 class Dense(nn.Module):
   """A dense layer in float32 or with bfloat16 products (`DOTS`)."""
 
@@ -28,17 +50,9 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    dense = nn.Dense(
-      self.features,
-      kernel_init=self.kernel_init,
-      dot_general=DOTS[self.dot],
-      name="dense",
-    )
-    # As one matrix: XLA's CPU backend sums a kernel's gradient over several
-    # leading axes about ten times slower than over one.
-    return dense(x.reshape(-1, x.shape[-1])).reshape(
-      *x.shape[:-1], self.features
-    )
+    weights = Weights(self.features, self.kernel_init, name="dense")
+    kernel, bias = weights(x.shape[-1])
+    return product(x, kernel, self.dot) + bias
 
 
 class JointDense(nn.Module):
@@ -58,16 +72,12 @@ class JointDense(nn.Module):
     self.kernel = self.param("kernel", glorot, shape)
     self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
-  def _product(self, x: Array, kernel: Array) -> Array:
-    dims = (((x.ndim - 1,), (0,)), ((), ()))
-    return DOTS[self.dot](x, kernel, dims)
-
   def project_second(self, x: Array) -> Array:
     """Returns `x @ W_second + b`, `[..., features]`."""
-    return self._product(x, self.kernel[self.first :]) + self.bias
+    return product(x, self.kernel[self.first :], self.dot) + self.bias
 
   def __call__(self, x: Array, projected: Array) -> Array:
-    return self._product(x, self.kernel[: self.first]) + projected
+    return product(x, self.kernel[: self.first], self.dot) + projected
 
 
 class MLP(nn.Module):

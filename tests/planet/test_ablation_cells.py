@@ -43,14 +43,16 @@ def dense(p, x):
 
 
 def head(p, x):
-  return dense(p["mean"], x), np.log1p(np.exp(dense(p["std"], x))) + 0.1
+  mean, std = (x @ p[name]["kernel"] + p[name]["bias"] for name in p)
+  return mean, np.log1p(np.exp(std)) + 0.1
 
 
 def gru(p, x, h):
   """GRUBlockCell: the reset gate acts before the product."""
   gates = np.concatenate([x, h]) @ p["gates"]["kernel"] + p["gates"]["bias"]
   r, u = np.split(sigmoid(gates), 2)
-  c = np.tanh(dense(p["candidate"], np.concatenate([x, r * h])))
+  c = np.concatenate([x, r * h]) @ p["candidate"]["kernel"]
+  c = np.tanh(c + p["candidate"]["bias"])
   return u * h + (1 - u) * c
 
 

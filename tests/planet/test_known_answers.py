@@ -148,7 +148,7 @@ def test_gru_gates_follow_their_order_and_their_side_of_the_product():
   sigmoid = lambda x: 1 / (1 + np.exp(-x))
   gates = np.concatenate([x, h]) @ p["gates"]["kernel"] + p["gates"]["bias"]
   r, u = sigmoid(gates[:2]), sigmoid(gates[2:])
-  c = p["candidate"]["dense"]
+  c = p["candidate"]
   c = np.tanh(np.concatenate([x, r * h]) @ c["kernel"] + c["bias"])
   expected = u * h + (1 - u) * c
   result = gru.apply(params, jnp.float32(x), jnp.float32(h))
