@@ -5,6 +5,9 @@ bfloat16 on a TPU unless `jax.default_matmul_precision` says otherwise. Networks
 bear that. Losses, KL and SIGReg do not go through here: they are float32.
 """
 
+import functools
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -24,4 +27,27 @@ def bf16_dot_general(x, y, dimension_numbers, precision=None, **_):
   )
 
 
-DOTS = {"float32": lax.dot_general, "bfloat16": bf16_dot_general}
+def flattened(dot_general):
+  """Makes one matrix of a batch of vectors before it multiplies a matrix.
+
+  XLA's CPU backend sums a kernel's gradient over several leading axes two to
+  ten times slower than over one.
+  """
+
+  @functools.wraps(dot_general)
+  def multiply(x, y, dimension_numbers, precision=None, **options):
+    dot = functools.partial(dot_general, precision=precision, **options)
+    dense = (((x.ndim - 1,), (0,)), ((), ()))
+    if x.ndim <= 2 or y.ndim != 2 or dimension_numbers != dense:
+      return dot(x, y, dimension_numbers)
+    flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    product = dot(flat, y, (((1,), (0,)), ((), ())))
+    return product.reshape(*x.shape[:-1], y.shape[1])
+
+  return multiply
+
+
+DOTS = {
+  "float32": flattened(lax.dot_general),
+  "bfloat16": flattened(bf16_dot_general),
+}

@@ -21,11 +21,7 @@ glorot = nn.initializers.glorot_uniform()
 
 def product(x: Array, kernel: Array, dot: str = "float32") -> Array:
   """Multiplies `[..., I]` by `[I, O]` in float32 or as `DOTS` names it."""
-  # As one matrix: XLA's CPU backend sums a kernel's gradient over several
-  # leading axes about ten times slower than over one.
-  flat = x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x
-  y = DOTS[dot](flat, kernel, (((flat.ndim - 1,), (0,)), ((), ())))
-  return y.reshape(*x.shape[:-1], kernel.shape[-1])
+  return DOTS[dot](x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
 
 
 class Weights(nn.Module):
