@@ -64,7 +64,7 @@ def draw(tables: dict[str, tuple], path: Path) -> None:
     panel.set(xscale="log", yscale="log", xlabel=axis, ylabel="milliseconds")
     panel.set_xticks(sizes, [str(n) for n in sizes])
     panel.minorticks_off()
-    panel.legend()
+    panel.legend(loc="upper left")
   figure.savefig(path, dpi=120)
   print(f"drawn: {path}")
 

@@ -13,9 +13,9 @@ from jlejepa.samples import as_samples
 # Powers of e^{i step x} that others are made of: with fewer, rounding adds up
 # over more steps; with more, they need more memory.
 BASE = 8
-# Columns, and values, of a block whose powers a CPU keeps in its cache.
-WIDTH = 256
+# Values of a block of samples whose powers a CPU keeps in its cache.
 BLOCK = 2**18
+MIN_ROWS = 16
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -41,31 +41,38 @@ def characteristic_function(
 
 
 def _forward(x, step, num_nodes):
-  means = lambda x: _means(x, step, num_nodes)
-  blocks = _num_blocks(x.shape)
-  if blocks == 1:
-    return means(x), x
-  parts = jax.lax.map(lambda i: means(_block(x, i, blocks)), jnp.arange(blocks))
-  join = lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)
-  return tuple(map(join, parts)), x
+  sums = lambda x: _sums(x, step, num_nodes)
+  rows = _rows_at_once(x.shape)
+  if rows == x.shape[-2]:
+    total = sums(x)
+  else:
+
+    def add(total, i):
+      part = jax.lax.dynamic_slice_in_dim(x, i * rows, rows, axis=-2)
+      return jax.tree.map(jnp.add, total, sums(part)), None
+
+    zero = jnp.zeros((*x.shape[:-2], num_nodes, x.shape[-1]))
+    blocks = jnp.arange(x.shape[-2] // rows)
+    total, _ = jax.lax.scan(add, (zero, zero), blocks)
+  return tuple(part / x.shape[-2] for part in total), x
 
 
-def _means(x, step, num_nodes):
+def _sums(x, step, num_nodes):
   first = cos_sin(x, step)
   low = [first]
   for k in range(2, min(BASE, num_nodes) + 1):
     low.append(_multiply(low[k // 2 - 1], low[k - k // 2 - 1]))
-  mean = functools.partial(jnp.mean, axis=-2)
+  add_up = functools.partial(jnp.sum, axis=-2)
   zero = jnp.zeros_like(x[..., 0, :])
-  reals = [zero + 1, *(mean(real) for real, _ in low)]
-  imags = [zero, *(mean(imag) for _, imag in low)]
+  reals = [zero + x.shape[-2], *(add_up(real) for real, _ in low)]
+  imags = [zero, *(add_up(imag) for _, imag in low)]
   power = low[-1]
   for a in range(BASE, num_nodes, BASE):
     for b, (cosine, _) in enumerate(low, 1):
-      reals.append(2 * mean(power[0] * cosine) - reals[a - b])
-      imags.append(2 * mean(power[1] * cosine) - imags[a - b])
+      reals.append(2 * add_up(power[0] * cosine) - reals[a - b])
+      imags.append(2 * add_up(power[1] * cosine) - imags[a - b])
     power = _multiply(power, low[-1])
-  stack = lambda means: jnp.stack(means[1 : num_nodes + 1], axis=-2)
+  stack = lambda parts: jnp.stack(parts[1 : num_nodes + 1], axis=-2)
   return stack(reals), stack(imags)
 
 
@@ -86,21 +93,15 @@ def _backward(step, num_nodes, x, cotangents):
   return (total[0],)
 
 
-def _num_blocks(shape):
-  """Returns into how many equal blocks of columns to cut `[..., N, M]`."""
+def _rows_at_once(shape):
+  """Returns how many of the `N` samples to take at once; it divides `N`."""
+  *leading, samples, columns = shape
   if jax.default_backend() != "cpu":
-    return 1
-  *rows, columns = shape
-  width = min(max(BLOCK // max(math.prod(rows), 1), 16), WIDTH)
-  # The largest power of two that is no wider and leaves no remainder.
-  width = math.gcd(columns, 2 ** (width.bit_length() - 1))
-  return columns // width if width >= 16 else 1
-
-
-def _block(x, i, blocks):
-  """Block `i` of the columns of `[..., M]`."""
-  width = x.shape[-1] // blocks
-  return jax.lax.dynamic_slice_in_dim(x, i * width, width, axis=-1)
+    return samples
+  rows = max(BLOCK // max(math.prod(leading) * columns, 1), MIN_ROWS)
+  # The largest power of two that is no more and leaves no remainder.
+  rows = math.gcd(samples, 2 ** (rows.bit_length() - 1))
+  return rows if rows >= MIN_ROWS else samples
 
 
 characteristic_function.defvjp(_forward, _backward)

@@ -191,25 +191,25 @@ def test_vmap_and_leading_axes_equal_a_loop():
 
 
 @pytest.mark.parametrize(
-  "columns, blocks", [(64, 4), (48, 3), (80, 5), (50, 1), (16, 1)]
+  "samples, rows", [(64, 16), (48, 16), (80, 16), (50, 50), (16, 16)]
 )
-def test_blocks_of_columns_change_nothing(monkeypatch, columns, blocks):
-  x = jax.random.normal(jax.random.key(7), (2, 9, columns))
+def test_blocks_of_samples_change_nothing(monkeypatch, samples, rows):
+  x = jax.random.normal(jax.random.key(7), (2, samples, 9))
   whole = jax.jit(jax.value_and_grad(total))(x)
   monkeypatch.setattr(ecf, "BLOCK", 2 * 9 * 16)
-  assert ecf._num_blocks(x.shape) == blocks
+  assert ecf._rows_at_once(x.shape) == rows
   cut = jax.jit(lambda x: jax.value_and_grad(total)(x))(x)
-  np.testing.assert_allclose(cut[0], whole[0], rtol=1e-6)
-  np.testing.assert_allclose(cut[1], whole[1], atol=1e-6)
+  np.testing.assert_allclose(cut[0], whole[0], rtol=2e-6)
+  np.testing.assert_allclose(cut[1], whole[1], atol=2e-6)
   by_column = jax.jit(lambda x: jlejepa.epps_pulley(x))(x)
   np.testing.assert_allclose(by_column, epps_pulley(x[..., ::-1])[..., ::-1],
-                             rtol=1e-6)  # fmt: skip
+                             rtol=2e-6)  # fmt: skip
 
 
-def test_an_accelerator_takes_all_columns_at_once(monkeypatch):
-  assert ecf._num_blocks((4096, 1024)) == 16
+def test_an_accelerator_takes_all_samples_at_once(monkeypatch):
+  assert ecf._rows_at_once((4096, 1024)) == 256
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  assert ecf._num_blocks((4096, 1024)) == 1
+  assert ecf._rows_at_once((4096, 1024)) == 4096
 
 
 def test_the_backward_rule_is_linear_in_its_cotangents():
