@@ -71,6 +71,7 @@ def ours(n: int, d: int, m: int, form: str = "fast", calls: int = 0) -> Step:
 
 def part(n: int, d: int, m: int, what: str) -> Step:
   """One of `PARTS` by itself, on one device."""
+  from jlejepa.circle import cos_sin
   from jlejepa.directions import random_directions
   from jlejepa.ecf import epps_pulley
 
@@ -83,6 +84,9 @@ def part(n: int, d: int, m: int, what: str) -> Step:
     "directions": (lambda k: random_directions(k, d, m), (keys[2],)),
     "projection": (highest, (z, a)),
     "its transpose": (lambda g, a: highest(g, a.T), (g, a)),
+    "random bits": (lambda k: jax.random.bits(k, (d, m)), (keys[2],)),
+    "cosine and sine": (cos_sin, (g,)),
+    "XLA's own": (lambda x: (jnp.cos(x), jnp.sin(x)), (g,)),
     "Epps-Pulley": (statistic, (g,)),
     "Epps-Pulley and gradient": (jax.value_and_grad(statistic), (g,)),
   }[what]
@@ -94,8 +98,8 @@ def part(n: int, d: int, m: int, what: str) -> Step:
 
 
 PARTS = (
-  "directions", "projection", "its transpose", "Epps-Pulley",
-  "Epps-Pulley and gradient",
+  "directions", "random bits", "projection", "its transpose",
+  "cosine and sine", "XLA's own", "Epps-Pulley", "Epps-Pulley and gradient",
 )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ SINE = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 def cos_sin(x: jax.Array, scale: float = 1.0) -> tuple[jax.Array, jax.Array]:
   """Computes `cos(scale * x)` and `sin(scale * x)` in float32.
 
-  As exact as XLA's own, up to angles of some thousands, and on two CPU cores
-  four times as fast.
+  As exact as XLA's own, up to angles of some thousands, and faster on a CPU
+  (`python -m benchmarks.sigreg --parts`).
   """
   angle = x * np.float32(scale)
   quarters = jnp.round(angle * np.float32(2 / np.pi))

@@ -30,8 +30,8 @@ def bf16_dot_general(x, y, dimension_numbers, precision=None, **_):
 def flattened(dot_general):
   """Makes one matrix of a batch of vectors before it multiplies a matrix.
 
-  XLA's CPU backend sums a kernel's gradient over several leading axes two to
-  ten times slower than over one.
+  XLA's CPU backend is slower at a kernel's gradient over several leading axes
+  than over one.
   """
 
   @functools.wraps(dot_general)

@@ -18,14 +18,13 @@ def mean_loss(
   params: Params,
   inputs: Array,
   targets: Array,
-  *,
-  values: int | None = None,
 ) -> Array:
   """Averages a loss over `[B, T]` without holding all of its parts at once.
 
   Part by part along time, value and gradient are computed together, so that
   nothing is computed twice and what a gradient needs is held for one part only.
-  Not along the batch, which may be sharded.
+  Not along the batch, which may be sharded. On accelerators all is one part:
+  memory is no concern there, and a large kernel is faster.
 
   Args:
     function: `(params, inputs [B, t, ...], targets [B, t, ...]) -> []`, the
@@ -33,16 +32,12 @@ def mean_loss(
     params: its weights.
     inputs: `[B, T, ...]`.
     targets: `[B, T, ...]`, which get no gradient where there are several parts.
-    values: how many values of `targets` a part may have; by default `VALUES` on
-      a CPU and all of them elsewhere, where memory is no concern and a large
-      kernel is faster.
 
   Returns:
     The mean, `[]`. Reverse-mode differentiable once.
   """
-  if values is None:
-    values = VALUES if jax.default_backend() == "cpu" else targets.size
-  steps = targets.shape[1]
+  on_cpu = jax.default_backend() == "cpu"
+  values, steps = VALUES if on_cpu else targets.size, targets.shape[1]
   fitting = max(values * steps // targets.size, 1)
   size = next(n for n in range(min(fitting, steps), 0, -1) if steps % n == 0)
   if size == steps:

@@ -57,8 +57,8 @@ def make_objective(
     overshooting_free_nats: free nats of each overshooting KL.
 
   Returns:
-    A function of keyword arrays `[B, T]` giving `(loss, metrics)`;
-    `image_nll` may be its mean already.
+    A function of keyword arrays `[B, T]`, and of the mean `image_nll` `[]`,
+    giving `(loss, metrics)`.
 
   Raises:
     ValueError: for an unknown `kl`, or a scale or a distance alone.
@@ -92,7 +92,7 @@ def make_objective(
         free=free_nats,
       )
     terms = {
-      "image": image_scale * image_nll.mean(),
+      "image": image_scale * image_nll,
       "reward": reward_scale * reward_nll.mean(),
       "kl": kl_loss.mean(),
     }

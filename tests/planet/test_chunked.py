@@ -24,13 +24,15 @@ def loss(params, inputs, targets):
 
 # All at once; 4 steps of 8; 5 have no equal part, so 4; one step at a time.
 @pytest.mark.parametrize("values", [96, 48, 60, 12, 1])
-def test_parts_give_the_mean_and_its_gradient(values):
-  def scaled(params, inputs, values):
-    return 3 * mean_loss(loss, params, inputs, TARGETS, values=values)
+def test_parts_give_the_mean_and_its_gradient(monkeypatch, values):
+  monkeypatch.setattr(chunked, "VALUES", values)
+
+  def scaled(params, inputs):
+    return 3 * mean_loss(loss, params, inputs, TARGETS)
 
   evaluate = jax.value_and_grad(scaled, (0, 1))
   for got, expected in zip(
-    jax.tree.leaves(evaluate(PARAMS, INPUTS, values)),
+    jax.tree.leaves(evaluate(PARAMS, INPUTS)),
     jax.tree.leaves(
       jax.value_and_grad(lambda p, x: 3 * loss(p, x, TARGETS), (0, 1))(
         PARAMS, INPUTS
@@ -39,14 +41,25 @@ def test_parts_give_the_mean_and_its_gradient(values):
     strict=True,
   ):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-  value = scaled(PARAMS, INPUTS, values)
+  value = scaled(PARAMS, INPUTS)
   np.testing.assert_allclose(value, 3 * loss(PARAMS, INPUTS, TARGETS), 1e-5)
 
 
-def test_a_prime_number_of_steps_goes_one_by_one():
+def test_a_prime_number_of_steps_goes_one_by_one(monkeypatch):
+  monkeypatch.setattr(chunked, "VALUES", 48)
   short = (PARAMS, INPUTS[:, :7], TARGETS[:, :7])
-  got = mean_loss(loss, *short, values=48)
+  got = mean_loss(loss, *short)
   np.testing.assert_allclose(got, loss(*short), rtol=1e-5)
+
+
+def test_an_accelerator_takes_all_at_once(monkeypatch):
+  monkeypatch.setattr(chunked, "VALUES", 1)
+  trace = lambda: str(
+    jax.make_jaxpr(lambda p: mean_loss(loss, p, INPUTS, TARGETS))(PARAMS)
+  )
+  assert "custom_vjp" in trace()
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert "custom_vjp" not in trace()
 
 
 def make_step(batch, steps):

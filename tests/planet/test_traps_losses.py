@@ -15,7 +15,7 @@ def objective(posteriors, priors, **options):
   """The loss terms of given distributions, with no image and no reward."""
   zeros = jnp.zeros(posteriors.mean.shape[:2])
   return make_objective(**options)(
-    image_nll=zeros,
+    image_nll=jnp.zeros(()),
     reward_nll=zeros,
     posteriors=posteriors,
     priors=priors,
