@@ -150,7 +150,7 @@ class Trainer:
       donate_argnums=0,
     )
     self.extract = jax.jit(make_extract(parts.model, parts.clean_view))
-    self.checkpoints = Checkpoints(folder.checkpoints)
+    self.checkpoints = stack.enter_context(Checkpoints(folder.checkpoints))
     # Metrics of the steps since the last row, part of every checkpoint: a
     # resumed run writes the rows that an uninterrupted one writes.
     self.window: list[dict[str, float]] = []
@@ -230,7 +230,7 @@ class Trainer:
     ]
 
   def save(self) -> None:
-    """Writes a checkpoint of everything that a resume needs."""
+    """Begins a checkpoint of everything that a resume needs."""
     if self.last_saved == self.step:
       return
     self.window = [
@@ -244,12 +244,13 @@ class Trainer:
       "row": self.row,
       "collapsed": self.watch.collapsed,
     }
-    self.checkpoints.save(self.step, self.state, extra)
+    self.checkpoints.save_beside(self.step, self.state, extra)
     self.last_saved = self.step
 
   def finish(self) -> dict[str, Any]:
     """Saves, then fits the probes and draws the pictures of a finished run."""
     self.save()
+    self.checkpoints.wait()
     self.progress.close()
     result = self.row | {
       "step": self.step,

@@ -68,7 +68,7 @@ class Trainer:
       ),
       donate_argnums=0,
     )
-    self.checkpoints = Checkpoints(folder.checkpoints)
+    self.checkpoints = stack.enter_context(Checkpoints(folder.checkpoints))
     self.state, self.counters = None, Counters()
     self.row: dict[str, Any] = {}
     self.last_row: dict[str, Any] = {}
@@ -273,7 +273,7 @@ class Trainer:
     return episodes
 
   def save(self) -> None:
-    """Writes a checkpoint of everything that a resume needs."""
+    """Begins a checkpoint of everything that a resume needs."""
     counts = self.counters._replace(minutes=0.0)
     if self.last_saved == counts or not counts.episodes:
       return
@@ -282,7 +282,7 @@ class Trainer:
     # There is no state before the seed episodes are complete, and what stands
     # for it is never looked at.
     untrained = self.state is None
-    self.checkpoints.save(
+    self.checkpoints.save_beside(
       self.counters.updates,
       _zeros(self.template) if untrained else self.state,
       {
@@ -299,6 +299,7 @@ class Trainer:
     """Saves, evaluates a last time, and draws the pictures."""
     self.collector.cancel()
     self.save()
+    self.checkpoints.wait()
     self.progress.close()
     result = self.row | self.counters.numbers()
     result["exit_code"] = self.stop.exit_code

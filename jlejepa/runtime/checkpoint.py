@@ -9,7 +9,7 @@ complete. Several processes of one run share the folder: each writes its part
 of the arrays, the first one everything else.
 """
 
-import hashlib
+import copy
 import importlib.metadata
 import json
 import os
@@ -22,9 +22,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from jlejepa.runtime.beside import Beside
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.files import atomic_write_json
 from jlejepa.runtime.leaves import (
+  copy_leaf,
   describe_leaf,
   is_key,
   names_and_leaves,
@@ -32,9 +34,14 @@ from jlejepa.runtime.leaves import (
   restore_target,
   storable,
 )
+from jlejepa.runtime.manifest import (
+  MANIFEST,
+  read_manifest,
+  verify,
+  write_manifest,
+)
 from jlejepa.runtime.processes import is_primary, largest, primary_alone
 
-_MANIFEST = "manifest.json"
 _TMP = ".tmp"
 
 
@@ -55,6 +62,13 @@ class Checkpoints:
     # Orbax refuses relative paths.
     self.directory = Path(directory).expanduser().absolute()
     self._keep = keep
+    self._beside = Beside()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *raised) -> None:
+    self._beside.__exit__(*raised)
 
   def steps(self) -> list[int]:
     """Returns the saved steps, ascending; they may still prove damaged."""
@@ -63,13 +77,13 @@ class Checkpoints:
     return sorted(
       int(path.name)
       for path in self.directory.iterdir()
-      if _is_number(path.name) and (path / _MANIFEST).is_file()
+      if _is_number(path.name) and (path / MANIFEST).is_file()
     )
 
   def save(
     self, step: int, tree: Any, extra: Mapping[str, Any] | None = None
   ) -> None:
-    """Writes a checkpoint, and returns when it is complete.
+    """Writes a checkpoint, after what is under way; returns when complete.
 
     Removes the oldest ones beyond `keep`, and any of a later step: those are
     from before a fall-back, and the run is about to write them again.
@@ -82,6 +96,40 @@ class Checkpoints:
     Raises:
       CheckpointError: if it cannot be written; the ones before are intact.
     """
+    self.wait()
+    self._save(step, tree, extra)
+
+  def save_beside(
+    self, step: int, tree: Any, extra: Mapping[str, Any] | None = None
+  ) -> None:
+    """Copies the state, and writes it beside what the caller does next.
+
+    Arrays may be donated and the pytree changed as soon as this returns. As a
+    context manager, `Checkpoints` waits at its end. Several processes of one
+    run write at once, as they must do the same things in the same order.
+
+    Args:
+      step, tree, extra: as for `save`.
+
+    Raises:
+      CheckpointError: if the one before could not be written; for this one,
+        `wait` or the next save raises it.
+    """
+    if jax.process_count() > 1:
+      self.save(step, tree, extra)
+      return
+    self.wait()
+    tree = jax.tree.map(copy_leaf, tree)
+    extra = copy.deepcopy(dict(extra or {}))
+    self._beside.start(lambda: self._save(step, tree, extra))
+
+  def wait(self) -> None:
+    """Returns when nothing is under way; raises what its writing raised."""
+    self._beside.wait()
+
+  def _save(
+    self, step: int, tree: Any, extra: Mapping[str, Any] | None
+  ) -> None:
     folder = self.directory / f"{step}"
     temporary = self.directory / f"{step}{_TMP}"
     names, leaves = names_and_leaves(tree)
@@ -129,9 +177,7 @@ class Checkpoints:
     folder = self.directory / f"{step}"
     temporary = self.directory / f"{step}{_TMP}"
     atomic_write_json(temporary / "extra.json", dict(extra or {}))
-    content["files"] = _hashes(temporary)
-    manifest = {"content": content, "sha256": _digest(content)}
-    atomic_write_json(temporary / _MANIFEST, manifest)
+    write_manifest(temporary, content)
     for stale in self.steps():
       if stale > step:
         shutil.rmtree(self.directory / f"{stale}")
@@ -163,8 +209,7 @@ class Checkpoints:
     if step < 0:
       return None
     folder = self.directory / f"{step}"
-    manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    tree = _restore(folder, manifest["content"], template)
+    tree = _restore(folder, read_manifest(folder), template)
     return step, tree, json.loads((folder / "extra.json").read_text())
 
   def _newest_intact(self) -> int | None:
@@ -172,7 +217,7 @@ class Checkpoints:
     for step in reversed(steps):
       folder = self.directory / f"{step}"
       try:
-        _verify(folder)
+        verify(folder)
         return step
       except (OSError, ValueError, RecursionError) as error:
         print(f"checkpoint {folder} is damaged: {error}", file=sys.stderr)
@@ -235,37 +280,3 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path)
   else:
     path.unlink(missing_ok=True)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-  return {
-    path.relative_to(folder).as_posix(): _sha256(path)
-    for path in sorted(folder.rglob("*"))
-    if path.is_file()
-  }
-
-
-def _sha256(path: Path) -> str:
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(content: Any) -> str:
-  text = json.dumps(content, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _verify(folder: Path) -> None:
-  manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-  try:
-    content, digest = manifest["content"], manifest["sha256"]
-  except (KeyError, TypeError):
-    raise ValueError(f"{_MANIFEST} is no manifest") from None
-  if _digest(content) != digest:
-    raise ValueError(f"{_MANIFEST} has changed since it was written")
-  for name, digest in content["files"].items():
-    path = folder / name
-    if not path.is_file():
-      raise ValueError(f"{name} is missing")
-    if _sha256(path) != digest:
-      raise ValueError(f"{name} has changed since it was written")

@@ -40,6 +40,16 @@ def is_key(leaf: Any) -> bool:
   )
 
 
+def copy_leaf(leaf: Any) -> Any:
+  """Returns a leaf that nobody else can donate or change."""
+  if is_key(leaf):
+    return leaf.copy()
+  if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
+    return leaf.copy()
+  # NumPy's copy: on a CPU `np.asarray` of a JAX array is a view of it.
+  return np.array(leaf) if hasattr(leaf, "dtype") else leaf
+
+
 def storable(leaf: Any) -> jax.Array | np.ndarray:
   """Returns a leaf as an array that orbax saves and restores alike."""
   if is_key(leaf):

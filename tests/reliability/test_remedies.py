@@ -57,7 +57,7 @@ def test_fault_7_orbax_restores_a_flipped_bit_without_a_word(saved):
   for position in np.linspace(1, len(intact) - 1, 40, dtype=int):
     flip(data, position)
     with pytest.MonkeyPatch.context() as off:
-      off.setattr(checkpoint, "_verify", lambda folder: None)
+      off.setattr(checkpoint, "verify", lambda folder: None)
       try:
         step, tree, _ = saved.restore(TREE)
         silent += step == 8 and not np.array_equal(tree["w"], TREE["w"])
@@ -76,7 +76,7 @@ def test_fault_6_a_cut_file_would_end_every_resume(saved, what):
   path = largest_file(folder / "state") if what == "data" else folder / what
   os.truncate(path, path.stat().st_size // 2)
   with pytest.MonkeyPatch.context() as off:
-    off.setattr(checkpoint, "_verify", lambda folder: None)
+    off.setattr(checkpoint, "verify", lambda folder: None)
     with pytest.raises(ValueError) as error:
       saved.restore(TREE)
   # A wrong reason, or a traceback.
@@ -95,7 +95,7 @@ def test_fault_8_an_empty_folder_would_be_the_newest_step(saved):
   )
   with pytest.MonkeyPatch.context() as off:
     off.setattr(Checkpoints, "steps", naive)
-    off.setattr(checkpoint, "_verify", lambda folder: None)
+    off.setattr(checkpoint, "verify", lambda folder: None)
     with pytest.raises(FileNotFoundError):
       saved.restore(TREE)
   assert saved.restore(TREE)[0] == 8
@@ -106,7 +106,7 @@ def test_fault_2_a_half_written_folder_would_be_restored(saved):
   shutil.copytree(saved.directory / "8", saved.directory / "9")
   os.truncate(largest_file(saved.directory / "9"), 100)
   with pytest.MonkeyPatch.context() as off:
-    off.setattr(checkpoint, "_verify", lambda folder: None)
+    off.setattr(checkpoint, "verify", lambda folder: None)
     with pytest.raises(UserError, match=r"orbax-checkpoint .* cannot read it"):
       saved.restore(TREE)
   assert saved.restore(TREE)[0] == 8

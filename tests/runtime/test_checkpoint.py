@@ -9,7 +9,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from jlejepa.runtime import checkpoint
+from jlejepa.runtime import checkpoint, manifest
 from jlejepa.runtime.checkpoint import CheckpointError, Checkpoints
 from jlejepa.runtime.errors import UserError
 
@@ -262,8 +262,9 @@ def test_every_moment_of_a_save_is_a_good_moment_to_die(tmp_path, monkeypatch):
 
   watch(checkpoint.os, "replace")
   watch(checkpoint, "_remove")
-  watch(checkpoint, "_hashes")
+  watch(manifest, "_hashes")
   watch(checkpoint, "atomic_write_json")
+  watch(manifest, "atomic_write_json")
   checkpoints.save(10, make_state(10), {"step": 10})
   monkeypatch.undo()
   assert {"replace", "_remove", "_hashes", "atomic_write_json"} <= {*moments}

@@ -38,7 +38,11 @@ state = {
 }
 checkpoints = Checkpoints(sys.argv[1])
 if sys.argv[2] == "save":
-  checkpoints.save(1, state)
+  checkpoints.save_beside(1, state)
+  del state["key"]
+  jax.jit(lambda s: jax.tree.map(lambda x: 2 * x, s), donate_argnums=0)(state)
+  assert state["x"].is_deleted() and state["w"].is_deleted()
+  checkpoints.wait()
 else:
   template = jax.tree.map(lambda x: x, state)
   _, got, _ = checkpoints.restore(template)

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from jlejepa.runtime import checkpoint
 from jlejepa.runtime.checkpoint import Checkpoints
+from jlejepa.runtime.manifest import write_manifest
 
 TREE = {"a": np.arange(6.0), "b": np.ones((2, 3), np.float32)}
 
@@ -38,9 +38,7 @@ def sign(folder):
   path = folder / "manifest.json"
   content = json.loads(path.read_text())["content"]
   path.unlink()
-  content["files"] = checkpoint._hashes(folder)
-  digest = checkpoint._digest(content)
-  path.write_text(json.dumps({"content": content, "sha256": digest}))
+  write_manifest(folder, content)
 
 
 def files(folder):
