@@ -121,15 +121,13 @@ def make_objective(
 
 def _overshooting(x: Overshoot, distance: int, free: float) -> Array:
   """Averages the overshooting KL over the batch."""
-  one = lambda states, actions, key: overshooting_loss(
+  return overshooting_loss(
     x.prior,
     x.gaussian,
-    states,
-    actions,
-    key,
+    x.states,
+    x.actions,
+    jax.random.split(x.key, len(x.actions)),
     distance=distance,
     free_nats=free,
     initial=x.initial,
-  )
-  keys = jax.random.split(x.key, len(x.actions))
-  return jax.vmap(one)(x.states, x.actions, keys).mean()
+  ).mean()
