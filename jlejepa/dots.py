@@ -8,6 +8,7 @@ bear that. Losses, KL and SIGReg do not go through here: they are float32.
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -27,27 +28,54 @@ def bf16_dot_general(x, y, dimension_numbers, precision=None, **_):
   )
 
 
-def flattened(dot_general):
+@jax.custom_vjp
+def bf16_product(x, kernel):
+  """Multiplies `[N, I]` by `[I, O]` in bfloat16, summed in float32.
+
+  So are its gradients: of a float32 cotangent and a bfloat16 matrix JAX would
+  make a float32 product.
+  """
+  return bf16_dot_general(x, kernel, (((1,), (0,)), ((), ())))
+
+
+def _forward(x, kernel):
+  return bf16_product(x, kernel), (x, kernel)
+
+
+def _backward(saved, g):
+  x, kernel = saved
+  dx = bf16_dot_general(g, kernel, (((1,), (1,)), ((), ())))
+  dkernel = bf16_dot_general(x, g, (((0,), (0,)), ((), ())))
+  return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
+
+
+bf16_product.defvjp(_forward, _backward)
+
+
+def flattened(dot_general, product=None):
   """Makes one matrix of a batch of vectors before it multiplies a matrix.
 
   XLA's CPU backend is slower at a kernel's gradient over several leading axes
-  than over one.
+  than over one. `product` multiplies two matrices, by default as `dot_general`.
   """
 
   @functools.wraps(dot_general)
   def multiply(x, y, dimension_numbers, precision=None, **options):
     dot = functools.partial(dot_general, precision=precision, **options)
     dense = (((x.ndim - 1,), (0,)), ((), ()))
-    if x.ndim <= 2 or y.ndim != 2 or dimension_numbers != dense:
+    if x.ndim < 2 or y.ndim != 2 or dimension_numbers != dense:
       return dot(x, y, dimension_numbers)
     flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    product = dot(flat, y, (((1,), (0,)), ((), ())))
-    return product.reshape(*x.shape[:-1], y.shape[1])
+    if product is None:
+      y = dot(flat, y, (((1,), (0,)), ((), ())))
+    else:
+      y = product(flat, y)
+    return y.reshape(*x.shape[:-1], y.shape[1])
 
   return multiply
 
 
 DOTS = {
   "float32": flattened(lax.dot_general),
-  "bfloat16": flattened(bf16_dot_general),
+  "bfloat16": flattened(bf16_dot_general, bf16_product),
 }
