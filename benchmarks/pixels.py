@@ -14,7 +14,7 @@ from benchmarks import harness
 from benchmarks.harness import Case
 from benchmarks.worker import Step
 
-DECISIONS = 50
+DECISIONS = 250  # An episode.
 
 
 def play(

@@ -113,7 +113,7 @@ class RayRenderer:
     )
     self._aim()
     lights = shading.read_lights(self._scene)
-    geom, depth, normal = self._caster.cast(self._eye, self._bundle)
+    geom, depth, normal = self._caster.cast(self._eye, self._bundle, self._rays)
     hit = np.flatnonzero(geom >= 0)
     color = self._sky.copy()
     color[:, hit] = self._shade(
@@ -196,7 +196,7 @@ class RayRenderer:
     near = self._caster.near(origin, rays.astype(np.float32))
     if near.size:
       bundle = np.ascontiguousarray(rays.take(near, 1).T)
-      geom, distance, _ = self._caster.cast(origin, bundle)
+      geom, distance, _ = self._caster.trace(origin, bundle)
       dark = (geom >= 0) & (distance < length.take(near) - _BIAS)
       dark = lit.take(near[dark])
       diffuse[dark] = 0
@@ -233,7 +233,7 @@ class RayRenderer:
     bent = bent - (2 * up.astype(np.float32) @ bent) * up[:, None]
     near = self._caster.near(origin, bent.astype(np.float32))
     bent = bent.take(near, 1)
-    other, distance, normal = self._caster.cast(
+    other, distance, normal = self._caster.trace(
       origin, np.ascontiguousarray(bent.T)
     )
     hit = np.flatnonzero(other >= 0)

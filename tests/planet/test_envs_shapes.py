@@ -55,15 +55,56 @@ def test_bundles_hit_what_single_rays_hit(task):
   caster = Caster(model, data, 1024)
   env._draw.render()
   origin, rays = env._draw._eye, env._draw._bundle
-  geom, distance, _ = caster.cast(origin, rays)
-  groups = np.array([1, 1, 1, 0, 0, 0], np.uint8)
-  one = np.zeros(1, np.int32)
-  for i, ray in enumerate(rays):
-    expected = mujoco.mj_ray(model, data, origin, ray, groups, 1, -1, one)
-    assert geom[i] == one[0]
-    np.testing.assert_allclose(distance[i], expected, rtol=1e-5)
+  hits = caster.cast(origin, rays, rays.T.astype(np.float32))
+  geom = hits.geom
+  assert_as_single_rays(model, data, origin, rays, hits)
+  assert_as_single_rays(model, data, origin, rays, caster.trace(origin, rays))
   # The cheap test may keep too many rays, never too few.
   solid = np.flatnonzero(np.isin(geom, caster.solid))
   kept = caster.near(origin, rays.T.astype(np.float32))
   assert solid.size and np.isin(solid, kept).all()
   assert kept.size < len(rays)
+
+
+def assert_as_single_rays(model, data, origin, rays, hits):
+  groups = np.array([1, 1, 1, 0, 0, 0], np.uint8)
+  one, normal = np.zeros(1, np.int32), np.zeros(3)
+  for i, ray in enumerate(rays):
+    expected = mujoco.mj_ray(
+      model, data, origin, ray, groups, 1, -1, one, normal
+    )
+    assert hits.geom[i] == one[0]
+    if one[0] >= 0:
+      np.testing.assert_allclose(hits.distance[i], expected, rtol=1e-5)
+      np.testing.assert_allclose(hits.normal[:, i], normal, atol=1e-5)
+
+
+@pytest.mark.parametrize("height", [1.0, -1.0])
+def test_planes_end_where_mujoco_says(height):
+  """A tilted floor without end, small ones above and below it, and a ball."""
+  model = mujoco.MjModel.from_xml_string("""
+    <mujoco><asset>
+      <material name="glass" rgba="1 1 1 0"/>
+      <material name="stone" rgba="1 1 1 1"/>
+    </asset><worldbody>
+      <geom type="plane" size="0 0 1" euler="10 5 0"/>
+      <geom type="plane" size="1 .5 1" pos=".3 .2 .4" euler="0 20 30"/>
+      <geom type="plane" size="1 0 1" pos="-1 -1 -.5"/>
+      <geom type="plane" size="1 1 1" pos="0 0 .6" group="3"/>
+      <geom type="plane" size="9 9 1" pos="0 0 .7" rgba="1 1 1 0"/>
+      <geom type="plane" size="1 1 1" pos="1 1 .65" rgba="1 1 1 0"
+            material="stone"/>
+      <geom type="plane" size="9 9 1" pos="0 0 .7" rgba="1 1 1 0"
+            material="glass"/>
+      <geom type="sphere" size=".3" pos="-.8 -.7 .5"/>
+    </worldbody></mujoco>""")
+  data = mujoco.MjData(model)
+  mujoco.mj_forward(model, data)
+  origin = np.array([0.1, 0.2, height])
+  rays = np.random.RandomState(1).randn(3000, 3)
+  rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+  caster = Caster(model, data, len(rays))
+  hits = caster.cast(origin, rays, rays.T.astype(np.float32))
+  assert_as_single_rays(model, data, origin, rays, hits)
+  found = {int(geom) for geom in hits.geom}
+  assert found == ({-1, 0, 1, 2, 5, 7} if height > 0 else {-1, 7})
