@@ -4,8 +4,7 @@
 
 Ours is one compiled program over the batch, on the device. The peers make one
 image after the other on the CPU, as data loaders do: PIL by hand, and
-torchvision's transforms on PIL images where it is installed. A unit of work is
-four batches, as a single one of ours is over before the caches are warm.
+torchvision's transforms on PIL images where it is installed.
 """
 
 import functools
@@ -22,7 +21,6 @@ from benchmarks.worker import Step
 
 TARGET = 0.1
 COUNT, SIZE = 512, 32
-BATCHES = 4
 SCALE, RATIO = (0.25, 1.0), (3 / 4, 4 / 3)
 STRENGTH = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 JITTER, GREY, FLIP = 0.8, 0.2, 0.5
@@ -33,13 +31,6 @@ def images(count: int) -> np.ndarray:
   """Draws bytes `[count, 32, 32, 3]`."""
   shape = (count, SIZE, SIZE, 3)
   return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-
-def repeat(batch: Callable):
-  """Makes the batches of one unit, and returns the last."""
-  for _ in range(BATCHES):
-    made = batch()
-  return made
 
 
 def ours(count: int = COUNT) -> Step:
@@ -67,7 +58,7 @@ def ours(count: int = COUNT) -> Step:
   x = jax.device_put(images(count))
   key = jax.random.key(0)
   return Step(
-    run=lambda: repeat(lambda: many(key, x).block_until_ready()),
+    run=lambda: many(key, x).block_until_ready(),
     memory=device.jax_memory(),
   )
 
@@ -77,8 +68,7 @@ def by_pil(count: int = COUNT) -> Step:
   from PIL import Image
 
   pictures = [Image.fromarray(x) for x in images(count)]
-  views = lambda: np.stack([_pil_view(x) for x in pictures])
-  return Step(run=lambda: repeat(views))
+  return Step(run=lambda: np.stack([_pil_view(x) for x in pictures]))
 
 
 def _pil_view(picture) -> np.ndarray:
@@ -143,8 +133,7 @@ def by_torchvision(count: int = COUNT) -> Step:
     ]
   )
   pictures = [Image.fromarray(x) for x in images(count)]
-  views = lambda: torch.stack([change(x) for x in pictures])
-  return Step(run=lambda: repeat(views))
+  return Step(run=lambda: torch.stack([change(x) for x in pictures]))
 
 
 def cases() -> list[Case]:
@@ -163,7 +152,7 @@ def cases() -> list[Case]:
 
 def main() -> None:
   flags = harness.parser(__doc__.splitlines()[0]).parse_args()
-  title = f"{BATCHES} times {COUNT} views of {SIZE}x{SIZE}"
+  title = f"{COUNT} views of {SIZE}x{SIZE}"
   harness.table(title, cases(), flags, target=TARGET)
 
 

@@ -198,6 +198,7 @@ class Trainer:
     batches.close()
 
   def _after_step(self) -> None:
+    self.checkpoints.check()
     runtime, every = self.config.runtime, self.config.evaluate.every
     last = self.step == self.parts.total_steps
     if self.step % runtime.log_every == 0 or last:

@@ -47,7 +47,12 @@ def lanes(steps: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
   Returns:
     Column and row of each cell, int `[rows, C]`.
+
+  Raises:
+    ValueError: there are more rows than times, or none.
   """
+  if not 1 <= rows <= steps:
+    raise ValueError(f"rows must be from 1 to {steps} times, got {rows}")
   whole = [[(t, k) for k in range(rows)] for t in range(steps - rows + 1)]
   pairs = []
   for long in range(rows - 1, (rows - 1) // 2, -1):

@@ -97,6 +97,7 @@ class Trainer:
   def run(self) -> None:
     """Runs phases until the episodes or the time are used up."""
     while not self.stop.requested:
+      self.checkpoints.check()
       c = self.counters
       if c.episodes < self.seed_episodes:
         self.collect(random=True)

@@ -28,6 +28,7 @@ from jlejepa.runtime.files import atomic_write_json
 from jlejepa.runtime.leaves import (
   copy_leaf,
   describe_leaf,
+  differences,
   is_key,
   names_and_leaves,
   restore_leaf,
@@ -67,8 +68,8 @@ class Checkpoints:
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *raised) -> None:
-    self._beside.__exit__(*raised)
+  def __exit__(self, kind, *_) -> None:
+    self._beside.close(kind)
 
   def steps(self) -> list[int]:
     """Returns the saved steps, ascending; they may still prove damaged."""
@@ -113,7 +114,7 @@ class Checkpoints:
 
     Raises:
       CheckpointError: if the one before could not be written; for this one,
-        `wait` or the next save raises it.
+        `check`, `wait` or the next save raises it.
     """
     if jax.process_count() > 1:
       self.save(step, tree, extra)
@@ -122,6 +123,10 @@ class Checkpoints:
     tree = jax.tree.map(copy_leaf, tree)
     extra = copy.deepcopy(dict(extra or {}))
     self._beside.start(lambda: self._save(step, tree, extra))
+
+  def check(self) -> None:
+    """Raises what writing beside raised, if it is over."""
+    self._beside.check()
 
   def wait(self) -> None:
     """Returns when nothing is under way; raises what its writing raised."""
@@ -204,6 +209,7 @@ class Checkpoints:
       UserError: if an array of the template differs from the saved one, with
         its name, or is missing on one side.
     """
+    self.wait()
     found = primary_alone(self._newest_intact)
     step = largest(-1 if found is None else found)
     if step < 0:
@@ -232,7 +238,13 @@ class Checkpoints:
 def _restore(folder: Path, manifest: dict, template: Any) -> Any:
   names, leaves = names_and_leaves(template)
   wanted = {name: describe_leaf(leaf) for name, leaf in zip(names, leaves)}
-  _compare(folder, manifest["arrays"], wanted)
+  if found := differences(manifest["arrays"], wanted):
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    raise UserError(
+      f"checkpoint {folder} does not fit the model: {'; '.join(found[:3])}"
+      f"{more}: run with the config and the release that wrote it, or in "
+      "another workdir"
+    )
   targets = {name: restore_target(leaf) for name, leaf in zip(names, leaves)}
   try:
     state = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(
@@ -250,25 +262,6 @@ def _restore(folder: Path, manifest: dict, template: Any) -> Any:
     for name, leaf in zip(names, leaves)
   ]
   return jax.tree.unflatten(jax.tree.structure(template), restored)
-
-
-def _compare(folder: Path, saved: dict[str, list], wanted: dict) -> None:
-  found = []
-  for name in dict.fromkeys([*wanted, *saved]):
-    if name not in saved:
-      found.append(f"{name} is not in it")
-    elif name not in wanted:
-      found.append(f"{name} is in it but not wanted")
-    elif list(saved[name]) != wanted[name]:
-      (shape, dtype), (shape2, dtype2) = saved[name], wanted[name]
-      found.append(f"{name} is {dtype}{shape}, wanted {dtype2}{shape2}")
-  if found:
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    raise UserError(
-      f"checkpoint {folder} does not fit the model: {'; '.join(found[:3])}"
-      f"{more}: run with the config and the release that wrote it, or in "
-      "another workdir"
-    )
 
 
 def _is_number(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Turn the leaves of a state into what orbax can carry, and back."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -31,6 +32,20 @@ def describe_leaf(leaf: Any) -> list:
   if isinstance(leaf, bool | int | float):
     return [[], type(leaf).__name__]
   return [list(leaf.shape), str(leaf.dtype)]
+
+
+def differences(saved: Mapping[str, list], wanted: Mapping[str, list]) -> list:
+  """Returns a phrase for every name whose descriptions are not the same."""
+  found = []
+  for name in dict.fromkeys([*wanted, *saved]):
+    if name not in saved:
+      found.append(f"{name} is not in it")
+    elif name not in wanted:
+      found.append(f"{name} is in it but not wanted")
+    elif list(saved[name]) != wanted[name]:
+      (shape, dtype), (shape2, dtype2) = saved[name], wanted[name]
+      found.append(f"{name} is {dtype}{shape}, wanted {dtype2}{shape2}")
+  return found
 
 
 def is_key(leaf: Any) -> bool:

@@ -57,22 +57,24 @@ class Caster:
       rays: float64 `[n, 3]`, unit.
       columns: the same in float32, `[3, n]`.
     """
-    near = self.near(origin, columns)
-    if 2 * len(near) > len(rays):
-      return self.trace(origin, rays)
-    hits = Hits(
-      np.full(len(rays), -1, np.int32),
-      np.full(len(rays), np.inf),
-      np.zeros((3, len(rays)), np.float32),
-    )
+    geom = np.full(len(rays), -1, np.int32)
+    # As exact as MuJoCo's until all planes have been compared.
+    distance = np.full(len(rays), np.inf)
+    normal = np.zeros((3, len(rays)), np.float32)
     for plane in self._planes:
       if self._visible(plane):
-        self._meet(plane, origin, rays, hits)
+        met, far = self._meet(plane, origin, rays)
+        met &= far < distance
+        up = self._data.geom_xmat[plane].reshape(3, 3)[:, 2:]
+        np.copyto(geom, plane, where=met)
+        np.copyto(distance, far, where=met)
+        np.copyto(normal, up, where=met, casting="same_kind")
+    near = self.near(origin, columns)
     traced = self.trace(origin, rays.take(near, 0))
-    hits.geom[near] = traced.geom
-    hits.distance[near] = traced.distance
-    hits.normal[:, near] = traced.normal
-    return hits._replace(distance=hits.distance.astype(np.float32))
+    geom[near] = traced.geom
+    distance[near] = traced.distance
+    normal[:, near] = traced.normal
+    return Hits(geom, distance.astype(np.float32), normal)
 
   def _visible(self, geom: int) -> bool:
     """Says whether MuJoCo lets a geom stop rays: not with an alpha of 0."""
@@ -80,25 +82,22 @@ class Caster:
     own = model.geom_rgba[geom, 3] != 0
     return bool(own or (material >= 0 and model.mat_rgba[material, 3] != 0))
 
-  def _meet(self, plane, origin, rays, hits):
-    """Adds a plane where it is in front of what has been hit; MuJoCo's rule."""
+  def _meet(self, plane, origin, rays):
+    """Says, bool `[n]` and float64 `[n]`, which rays meet a plane, and where.
+
+    By MuJoCo's rule: from in front, and within its size where it has one.
+    """
     frame = self._data.geom_xmat[plane].reshape(3, 3)
-    centre, up = self._data.geom_xpos[plane], frame[:, 2]
-    height, slope = (origin - centre) @ up, rays @ up
-    if height < 0:
-      return  # A plane stops no ray from behind.
-    met = slope < -mujoco.mjMINVAL
+    offset = origin - self._data.geom_xpos[plane]
+    height, slope = offset @ frame[:, 2], rays @ frame[:, 2]
+    met = (slope < -mujoco.mjMINVAL) & (height >= 0)
     distance = np.divide(-height, slope, where=met, out=np.zeros_like(slope))
-    met &= distance < hits.distance
     for axis in (0, 1):
       half = self._model.geom_size[plane, axis]
       if half > 0:
         across = frame[:, axis]
-        place = (origin - centre) @ across + distance * (rays @ across)
-        met &= np.abs(place) <= half
-    np.copyto(hits.geom, plane, where=met)
-    np.copyto(hits.distance, distance, where=met)
-    np.copyto(hits.normal, up[:, None], where=met, casting="same_kind")
+        met &= np.abs(offset @ across + distance * (rays @ across)) <= half
+    return met, distance
 
   def trace(self, origin: np.ndarray, rays: np.ndarray) -> Hits:
     """Finds what rays hit first, all of it with MuJoCo.
@@ -154,8 +153,10 @@ class Caster:
     centre = data.geom_xpos[geom] + (half * self._ball_part)[:, None] * axis
     offset = centre - origin
     square = (offset * offset).sum(1)
-    # A ray that touches a ball comes at least this far along to its centre.
-    reach = np.sqrt(np.maximum(square - radius * radius, 0))
+    # A ray from outside that touches a ball comes at least this far along to
+    # its centre; from inside every ray may hit what it holds.
+    spare = square - radius * radius
+    reach = np.where(spare > 0, np.sqrt(np.maximum(spare, 0)), -np.inf)
     along = offset.astype(np.float32) @ rays
     return np.flatnonzero((along >= reach[:, None].astype(np.float32)).any(0))
 

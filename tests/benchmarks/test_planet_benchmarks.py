@@ -84,9 +84,8 @@ def test_our_rows_run_at_tiny_sizes(build):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overshooting", [False, True])
-def test_the_papers_update_runs_at_a_tiny_batch(overshooting):
-  step = update.ours(**TINY, overshooting=overshooting)
+def test_the_papers_update_runs_at_a_tiny_batch():
+  step = update.ours(**TINY, overshooting=True)
   step.run()
   assert step.flop > 0
 

@@ -108,3 +108,20 @@ def test_planes_end_where_mujoco_says(height):
   assert_as_single_rays(model, data, origin, rays, hits)
   found = {int(geom) for geom in hits.geom}
   assert found == ({-1, 0, 1, 2, 5, 7} if height > 0 else {-1, 7})
+
+
+@pytest.mark.parametrize("origin", [[4.8, 0.3, 0.2], [0.0, -0.5, 1.2]])
+def test_a_wall_is_seen_from_within_the_ball_around_it(origin):
+  model = mujoco.MjModel.from_xml_string("""
+    <mujoco><worldbody>
+      <geom type="plane" size="0 0 1" pos="0 0 -1"/>
+      <geom type="box" size="5 .1 1"/>
+    </worldbody></mujoco>""")
+  data = mujoco.MjData(model)
+  mujoco.mj_forward(model, data)
+  rays = np.random.RandomState(1).randn(1000, 3)
+  rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+  caster = Caster(model, data, len(rays))
+  hits = caster.cast(np.array(origin), rays, rays.T.astype(np.float32))
+  assert_as_single_rays(model, data, np.array(origin), rays, hits)
+  assert (hits.geom == 1).sum() > 100

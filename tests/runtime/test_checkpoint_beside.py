@@ -1,6 +1,7 @@
 """Checkpoints that are written beside what the program does next."""
 
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -61,16 +62,22 @@ def test_the_next_one_waits_for_the_one_before(held):
   assert checkpoints.steps() == [1, 2]
 
 
-@pytest.mark.parametrize("later", ["wait", "save", "save_beside", "end"])
+@pytest.mark.parametrize(
+  "later", ["check", "wait", "save", "save_beside", "end"]
+)
 def test_what_cannot_be_written_is_told_at_the_next_chance(tmp_path, later):
   Checkpoints(tmp_path).save(1, {"a": 1})
   with (
-    pytest.raises(CheckpointError, match="could not be written"),
+    pytest.raises(CheckpointError, match="/2 could not be written"),
     Checkpoints(tmp_path) as checkpoints,
   ):
     checkpoints._complete = full_disk
     checkpoints.save_beside(2, {"a": 2})
-    if later == "wait":
+    if later == "check":
+      while True:  # Until the thread is done, or the test's time is up.
+        checkpoints.check()
+        time.sleep(0.01)
+    elif later == "wait":
       checkpoints.wait()
     elif later != "end":
       getattr(checkpoints, later)(3, {"a": 3})
@@ -91,3 +98,18 @@ def test_the_end_waits_and_hides_no_other_error(tmp_path):
     checkpoints.save_beside(2, {"a": 1})
     raise ZeroDivisionError
   assert checkpoints.steps() == [1]
+
+
+def test_an_interrupt_does_not_wait_for_the_disk(held):
+  checkpoints, event = held
+  with pytest.raises(KeyboardInterrupt), checkpoints:
+    checkpoints.save_beside(1, {"a": 1})
+    raise KeyboardInterrupt
+  assert not event.is_set() and checkpoints.steps() == []
+
+
+def test_restoring_waits_for_what_is_under_way(held):
+  checkpoints, event = held
+  checkpoints.save_beside(1, {"a": 1})
+  threading.Timer(0.2, event.set).start()
+  assert checkpoints.restore({"a": 0})[:2] == (1, {"a": 1})
