@@ -2,9 +2,9 @@
 
 Each case runs in a process of its own, so that its allocator, its threads and
 its peak memory are its own. All processes are started and compiled first; then
-they take turns, one unit of work untimed and one timed, in an order drawn anew
-for each round: what else the machine does falls on all alike. Every process
-gets the same allocator settings, the peer's too.
+they take turns, one timed unit of work after untimed ones, in an order drawn
+anew for each round: what else the machine does falls on all alike. Every
+process gets the same allocator settings, the peer's too.
 """
 
 import argparse
