@@ -16,6 +16,7 @@ class Dry(Trainer):
     self.seed_episodes = seed_episodes
     self.max_episodes = config.train.max_episodes
     self.stop, self.log = SimpleNamespace(requested=False), []
+    self.checkpoints = SimpleNamespace(check=lambda: None)
 
   def init(self):
     self.state = ()
