@@ -32,8 +32,8 @@ def bf16_dot_general(x, y, dimension_numbers, precision=None, **_):
 def bf16_product(x, kernel):
   """Multiplies `[N, I]` by `[I, O]` in bfloat16, summed in float32.
 
-  So are its gradients: of a float32 cotangent and a bfloat16 matrix JAX would
-  make a float32 product.
+  So are its gradients. JAX would multiply a float32 cotangent by a bfloat16
+  matrix, at the speed of float32, and round the sum to bfloat16.
   """
   return bf16_dot_general(x, kernel, (((1,), (0,)), ((), ())))
 
@@ -67,10 +67,10 @@ def flattened(dot_general, product=None):
       return dot(x, y, dimension_numbers)
     flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if product is None:
-      y = dot(flat, y, (((1,), (0,)), ((), ())))
+      made = dot(flat, y, (((1,), (0,)), ((), ())))
     else:
-      y = product(flat, y)
-    return y.reshape(*x.shape[:-1], y.shape[1])
+      made = product(flat, y)
+    return made.reshape(*x.shape[:-1], y.shape[1])
 
   return multiply
 

@@ -8,7 +8,7 @@ times `t`, `t + 1` and so on; its row `k` is the `k + 1`-step prior for time
 `t + k`. The last columns of a sequence are shorter than the others, so two of
 them, one after the other, share one lane of the computation: of 50 columns with
 up to 50 rows 26 lanes are left. The lanes of all sequences advance side by side
-on one axis: gradients of kernels summed over two are slow on a CPU.
+on one axis, so that the gradient of a kernel is one product of two matrices.
 """
 
 from collections.abc import Callable
@@ -32,14 +32,21 @@ class Cells(NamedTuple):
     column: int `[R, C]`, the start `t` of each cell, the same in all sequences;
       the length of a sequence where a lane has no more columns.
     row: int `[R, C]`, its `k`.
-    valid: bool `[R, B, C]`, whether the time `t + k` is one of the sequence.
-      The other states come from repeated last actions and mean nothing.
+    length: int `[B]`, of the sequences.
   """
 
   states: State
   column: np.ndarray
   row: np.ndarray
-  valid: Array
+  length: Array
+
+  @property
+  def valid(self) -> Array:
+    """Says, bool `[R, B, C]`, which times `t + k` are times of the sequence.
+
+    The other states come from repeated last actions and mean nothing.
+    """
+    return (self.column + self.row)[:, None] < self.length[:, None]
 
 
 def lanes(steps: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,8 +142,7 @@ def overshoot(
     lambda x: x.reshape(rows, batch, -1, *x.shape[2:]), states
   )
   length = jnp.full(batch, steps) if length is None else jnp.asarray(length)
-  valid = (column + row)[:, None] < length[:, None]
-  return Cells(states, column, row, valid)
+  return Cells(states, column, row, length)
 
 
 def overshooting_loss(
@@ -180,7 +186,7 @@ def overshooting_loss(
   Raises:
     ValueError: `distance` is out of range.
   """
-  batch, steps = actions.shape[:2]
+  steps = actions.shape[1]
   if not 2 <= distance <= steps:
     raise ValueError(
       f"overshooting distance must be between 2 and the sequence length "
@@ -209,6 +215,5 @@ def overshooting_loss(
   q = jax.tree.map(lambda x: jnp.swapaxes(x[:, end], 0, 1), target)
   p = jax.vmap(jax.vmap(jax.vmap(dist)))(cells.states)
   nats = gaussian.free_nats(gaussian.kl(*fill(*q), *fill(*p)), free_nats)
-  length = jnp.full(batch, steps) if length is None else jnp.asarray(length)
-  count = jnp.maximum(length[:, None] - cells.row[:, None], 1)
+  count = jnp.maximum(cells.length[:, None] - cells.row[:, None], 1)
   return jnp.where(valid, nats / count, 0.0).sum((0, 2)) / (distance - 1)

@@ -57,9 +57,8 @@ def is_key(leaf: Any) -> bool:
 
 def copy_leaf(leaf: Any) -> Any:
   """Returns a leaf that nobody else can donate or change."""
-  if is_key(leaf):
-    return leaf.copy()
-  if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
+  on_device = isinstance(leaf, jax.Array)
+  if on_device and (is_key(leaf) or len(leaf.sharding.device_set) > 1):
     return leaf.copy()
   # NumPy's copy: on a CPU `np.asarray` of a JAX array is a view of it.
   return np.array(leaf) if hasattr(leaf, "dtype") else leaf

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import jlejepa
 from jlejepa.data import from_arrays
 from jlejepa.encoders import from_function
 from jlejepa.report import write_views
-from jlejepa.runtime.checkpoint import Checkpoints
+from jlejepa.runtime.checkpoint import CheckpointError, Checkpoints
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.errors import UserError
 from jlejepa.runtime.metrics import read_metrics
@@ -266,6 +267,37 @@ def test_bad_gradients_end_a_run_with_the_weights_before(tmp_path, encoder):
   # The inputs of the last update, to make it again in a debugger.
   (kept,) = (tmp_path / "debug").iterdir()
   assert kept.name == "11"
+
+
+def test_a_checkpoint_that_failed_ends_the_run_after_the_step(
+  tmp_path, encoder, monkeypatch
+):
+  def full_disk(self, *_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(Checkpoints, "_complete", full_disk)
+  rows = []
+
+  def callback(row):  # Every step: the thread has its time to fail.
+    rows.append(row)
+    time.sleep(0.5)
+
+  with pytest.raises(CheckpointError, match="/2 could not be written"):
+    jlejepa.fit(
+      config(
+        "train.epochs=12", "runtime.checkpoint_every=2", "runtime.log_every=1"
+      ),
+      str(tmp_path),
+      dataset=from_arrays(
+        np.random.default_rng(0).normal(size=(128, 5)).astype(np.float32)
+      ),
+      encoder=encoder,
+      views=lambda key, x: Views(x[None].repeat(2, 0), x[None][:0]),
+      quiet=True,
+      callback=callback,
+    )
+  # The save after the fourth row would have said it too.
+  assert len(rows) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from types import SimpleNamespace
 
+import pytest
+
+from jlejepa.runtime.checkpoint import CheckpointError
 from jlejepa.runtime.config import load_config
 from jplanet.counters import Counters
 from jplanet.trainer import Trainer
@@ -56,3 +59,16 @@ def test_updates_can_follow_the_decisions():
   trainer = Dry(config, 8, [125] * 7 + [25])
   trainer.run()
   assert [updates for _, updates in trainer.log] == [0, 180, 360, 540]
+
+
+def test_a_checkpoint_that_failed_ends_the_run_before_the_next_phase():
+  trainer = Dry(load_config("planet.py:cheetah_run"), 5, [250])
+
+  def check():
+    if len(trainer.log) == 3:
+      raise CheckpointError("full")
+
+  trainer.checkpoints.check = check
+  with pytest.raises(CheckpointError):
+    trainer.run()
+  assert len(trainer.log) == 3

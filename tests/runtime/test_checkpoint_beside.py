@@ -13,13 +13,15 @@ from jlejepa.runtime.checkpoint import CheckpointError, Checkpoints
 
 @pytest.fixture
 def held(tmp_path, monkeypatch):
-  """Checkpoints, and an event before which no writing begins."""
+  """Checkpoints, and an event before which nothing is written."""
   checkpoints, event = Checkpoints(tmp_path), threading.Event()
-  write = checkpoints._save
+  write, checkpoints.log = checkpoints._save, []
 
-  def after_event(*args):
+  def after_event(step, *args):
+    checkpoints.log.append(f"{step} begins")
     assert event.wait(60)
-    write(*args)
+    write(step, *args)
+    checkpoints.log.append(f"{step} ends")
 
   monkeypatch.setattr(checkpoints, "_save", after_event)
   yield checkpoints, event
@@ -59,7 +61,7 @@ def test_the_next_one_waits_for_the_one_before(held):
   checkpoints.save_beside(1, {"a": 1})
   threading.Timer(0.2, event.set).start()
   checkpoints.save(2, {"a": 2})
-  assert checkpoints.steps() == [1, 2]
+  assert checkpoints.log == ["1 begins", "1 ends", "2 begins", "2 ends"]
 
 
 @pytest.mark.parametrize(
