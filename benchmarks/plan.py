@@ -34,8 +34,9 @@ def ours(
   import jax
 
   from jlejepa.runtime.config import load_config
+  from jplanet.collect import for_each
   from jplanet.planning import bind_planner
-  from jplanet.unroll import imagine
+  from jplanet.unroll import imagined_return
   from jplanet.world_model import make_planet
 
   config = load_config(
@@ -55,12 +56,15 @@ def ours(
 
   def plan(params, latent, key):
     def score(actions, key):
-      states = imagine(model, params, latent, actions, key)
-      return jax.vmap(functools.partial(model.reward, params))(states).sum()
+      return imagined_return(model, params, latent, actions, key)
 
     return planner(key, score, warm=empty).actions[0]
 
-  search = jax.jit(jax.vmap(plan, in_axes=(None, 0, 0)))
+  search = jax.jit(
+    lambda params, latents, keys: for_each(
+      functools.partial(plan, params), candidates
+    )(latents, keys)
+  )
   keys = jax.random.split(jax.random.key(1), envs)
   latents = jax.vmap(lambda _: model.initial())(keys)
   return Step(

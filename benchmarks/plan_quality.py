@@ -21,7 +21,7 @@ from jplanet.planning import bind_planner
 from jplanet.replay import Replay
 from jplanet.setup import build
 from jplanet.setup_envs import EnvFactory
-from jplanet.unroll import imagine, observe
+from jplanet.unroll import imagined_return, observe
 
 CONTEXT = 10
 DOTS = ("float32", "bfloat16")
@@ -56,8 +56,7 @@ def compare(workdir: str, states: int) -> dict[str, float]:
   )
 
   def predicted(actions, latent, model=exact):
-    states = imagine(model, params, latent, actions, None)
-    return jax.vmap(lambda s: model.reward(params, s))(states).sum()
+    return imagined_return(model, params, latent, actions)
 
   def plan(latent, key, model):
     score = lambda actions, key: predicted(actions, latent, model)

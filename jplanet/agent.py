@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jplanet.types import Array, Key, Params, Plan, State, WorldModel
-from jplanet.unroll import imagine
+from jplanet.unroll import imagined_return
 
 Planner = Callable[..., Plan]
 
@@ -80,8 +80,7 @@ def make_agent(
 
     def score(actions: Array, key: Key) -> Array:
       key = key if sample_prior else None
-      states = imagine(model, params, latent, actions, key)
-      return jax.vmap(lambda s: model.reward(params, s))(states).sum()
+      return imagined_return(model, params, latent, actions, key)
 
     plan = planner(plan_key, score, warm=state.plan)
     wiggle = noise * jax.random.normal(noise_key, (action_dim,))

@@ -11,6 +11,10 @@ from jplanet.agent import Agent
 from jplanet.replay import Episode
 from jplanet.types import Key, Params
 
+# Candidates of several environments that a CPU plans for at once: of more, a
+# layer's activations leave its cache (`python -m benchmarks.plan`).
+CANDIDATES_AT_ONCE = 2000
+
 
 class Policy(NamedTuple):
   """Actions for `N` environments at once.
@@ -38,8 +42,29 @@ def random_policy(seeds: list[int], action_dim: int) -> Policy:
   return Policy(init, act)
 
 
-def make_batched_act(agent: Agent) -> Callable:
+def for_each(function: Callable, candidates: int) -> Callable:
+  """Maps `function` over the first axis of its arguments, one an environment.
+
+  All at once, but on a CPU no more than keep it busy where each of them scores
+  that many candidates.
+  """
+
+  def mapped(*args):
+    count = len(jax.tree.leaves(args)[0])
+    few = max(1, CANDIDATES_AT_ONCE // candidates)
+    if jax.default_backend() != "cpu" or count <= few:
+      return jax.vmap(function)(*args)
+    return jax.lax.map(lambda x: function(*x), args, batch_size=few)
+
+  return mapped
+
+
+def make_batched_act(agent: Agent, candidates: int) -> Callable:
   """Compiles the agent for environments side by side.
+
+  Args:
+    agent: for one environment.
+    candidates: how many action sequences its planner scores at a time.
 
   Returns:
     `act(params, states, images [N, S, S, 3], keys [N], t, noise) -> (actions
@@ -48,10 +73,10 @@ def make_batched_act(agent: Agent) -> Callable:
   """
 
   def act(params, states, images, keys, t, noise):
-    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, t)
-    return jax.vmap(agent.act, in_axes=(None, 0, 0, 0, None))(
-      params, states, images, keys, noise
-    )
+    def one(state, image, key):
+      return agent.act(params, state, image, jax.random.fold_in(key, t), noise)
+
+    return for_each(one, candidates)(states, images, keys)
 
   return jax.jit(act)
 

@@ -44,7 +44,9 @@ def build(config: ConfigDict, action_dim: int) -> Parts:
     model=model,
     optimizer=make_optimizer(**options),
     agent=agent,
-    batched_act=make_batched_act(agent),
+    batched_act=make_batched_act(
+      agent, config.planner[config.planner.name].candidates
+    ),
   )
 
 

@@ -1,6 +1,9 @@
 """Whole sequences through a world model: filtering, and imagining ahead."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 
 from jplanet.types import Array, Key, Params, State, WorldModel
 
@@ -74,3 +77,34 @@ def imagine(
 
   keys = None if key is None else jax.random.split(key, len(actions))
   return jax.lax.scan(step, state, (actions, keys))[1]
+
+
+def imagined_return(
+  model: WorldModel,
+  params: Params,
+  state: State,
+  actions: Array,
+  key: Key | None = None,
+) -> Array:
+  """Sums the rewards predicted on the way that `imagine` takes.
+
+  This is what planning maximises (Section 2). Arguments as for `imagine`.
+
+  Returns:
+    float32 `[]`.
+  """
+  if jax.default_backend() != "cpu":
+    # One large product for all steps: a GPU or TPU waits for small ones.
+    states = imagine(model, params, state, actions, key)
+    return jax.vmap(functools.partial(model.reward, params))(states).sum()
+
+  def step(carry, x):
+    state, total = carry
+    action, key = x
+    state = model.imagine(params, state, action, key)
+    return (state, total + model.reward(params, state)), None
+
+  # A step's states are still in the cache, and are never kept.
+  keys = None if key is None else jax.random.split(key, len(actions))
+  first = (state, jnp.float32(0))
+  return jax.lax.scan(step, first, (actions, keys))[0][1]

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jplanet.collect import collect, planned_policy
+from jplanet.collect import collect, for_each, planned_policy
 from jplanet.envs import Lockstep, check_env
 from jplanet.setup import build
+from jplanet.unroll import imagine, imagined_return
 
 KEY = jax.random.key(0)
 
@@ -100,3 +101,46 @@ def test_acting_compiles_once_for_a_number_of_environments(parts, play):
   play([3, 4], 0.0)
   play([5, 6], 0.1)
   assert parts.batched_act._cache_size() == before
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_environments_few_at_a_time_are_as_all_at_once(monkeypatch, count):
+  images = jax.random.normal(KEY, (count, 3, 2))
+  keys = jax.random.split(KEY, count)
+
+  def one(state, key):
+    return state["x"] @ jnp.ones((2, 3)), jax.random.normal(key, (2,))
+
+  def mapped(candidates):
+    function = for_each(one, candidates)
+    return jax.jit(function)({"x": images}, keys)
+
+  monkeypatch.setattr("jplanet.collect.CANDIDATES_AT_ONCE", 1000)
+  few, alone, many = mapped(500), mapped(5000), mapped(10)
+  for a, b, c in zip(few, alone, many):
+    np.testing.assert_allclose(a, c, rtol=1e-6)
+    np.testing.assert_allclose(b, c, rtol=1e-6)
+  loops = lambda n: str(
+    jax.make_jaxpr(for_each(one, n))({"x": images}, keys)
+  ).count("scan[")
+  assert loops(10) == 0
+  assert loops(500) == (count > 2)
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_the_return_of_a_plan_is_the_sum_of_its_rewards(
+  parts, params, monkeypatch, sampled
+):
+  model, key = parts.model, KEY if sampled else None
+  actions = jax.random.uniform(KEY, (5, 1), minval=-1)
+  state = model.initial()
+  states = imagine(model, params, state, actions, key)
+  rewards = [
+    model.reward(params, jax.tree.map(lambda x, t=t: x[t], states))
+    for t in range(5)
+  ]
+  assert np.ptp(rewards) > 0.005
+  value = lambda: imagined_return(model, params, state, actions, key)
+  np.testing.assert_allclose(value(), sum(rewards), rtol=1e-6)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  np.testing.assert_allclose(value(), sum(rewards), rtol=1e-6)

@@ -102,7 +102,7 @@ def test_fault_25_acting_would_compile_twice_after_a_resume():
   images = np.zeros((2, 4, 4, 3), np.uint8)
 
   def programs(place):
-    batched_act = make_batched_act(agent)
+    batched_act = make_batched_act(agent, candidates=1)
     policy = planned_policy(
       batched_act, agent, params, jax.random.key(0), [1, 2], 0.0
     )
