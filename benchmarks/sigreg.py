@@ -74,6 +74,7 @@ def part(n: int, d: int, m: int, what: str) -> Step:
   from jlejepa.circle import cos_sin
   from jlejepa.directions import random_directions
   from jlejepa.ecf import epps_pulley
+  from jlejepa.one_pass import one_pass
 
   highest = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
   keys = jax.random.split(jax.random.key(0), 3)
@@ -84,8 +85,9 @@ def part(n: int, d: int, m: int, what: str) -> Step:
     "directions": (lambda k: random_directions(k, d, m), (keys[2],)),
     "projection": (highest, (z, a)),
     "its transpose": (lambda g, a: highest(g, a.T), (g, a)),
-    "random bits": (lambda k: jax.random.bits(k, (d, m)), (keys[2],)),
+    "random bits": (lambda k: jax.random.bits(one_pass(k), (d, m)), (keys[2],)),
     "cosine and sine": (cos_sin, (g,)),
+    "JAX's own bits": (lambda k: jax.random.bits(k, (d, m)), (keys[2],)),
     "XLA's own": (lambda x: (jnp.cos(x), jnp.sin(x)), (g,)),
     "Epps-Pulley": (statistic, (g,)),
     "Epps-Pulley and gradient": (jax.value_and_grad(statistic), (g,)),
@@ -98,7 +100,7 @@ def part(n: int, d: int, m: int, what: str) -> Step:
 
 
 PARTS = (
-  "directions", "random bits", "projection", "its transpose",
+  "directions", "random bits", "JAX's own bits", "projection", "its transpose",
   "cosine and sine", "XLA's own", "Epps-Pulley", "Epps-Pulley and gradient",
 )  # fmt: skip
 

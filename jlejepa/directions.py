@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jlejepa.one_pass import one_pass
+
 SOBOL_BITS = 30
 
 
@@ -41,7 +43,7 @@ def random_directions(key: jax.Array, dim: int, num_slices: int) -> jax.Array:
     ValueError: if `dim` or `num_slices` is below 1.
   """
   _check(dim, num_slices)
-  return _unit_columns(jax.random.normal(key, (dim, num_slices), jnp.float32))
+  return _unit_columns(jax.random.normal(one_pass(key), (dim, num_slices)))
 
 
 def orthogonal_directions(
@@ -56,7 +58,7 @@ def orthogonal_directions(
   _check(dim, num_slices)
   width = min(dim, num_slices)
   blocks = math.ceil(num_slices / width)
-  gaussian = jax.random.normal(key, (blocks, dim, width), jnp.float32)
+  gaussian = jax.random.normal(one_pass(key), (blocks, dim, width))
   q, r = jnp.linalg.qr(gaussian)
   # Householder QR fixes the signs of its columns; undo that, or the first
   # coordinate of the first direction would never be uniform on the sphere.

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jplanet import gaussian
 from jplanet.cells import GRUS, Cell, Gaussian, GaussianHead
 from jplanet.networks import Dense
 from jplanet.types import Array, Key
@@ -118,7 +119,7 @@ def make_drnn(
     )
 
   def draw(key: Key | None) -> Array | float:
-    return 0.0 if key is None else jax.random.normal(key, (state,))
+    return 0.0 if key is None else gaussian.noise(key, (state,))
 
   def prior(params, prev: DRNNState, act: Array, key: Key | None):
     return step(fast_module, params, prev, act, unseen, draw(key))
@@ -127,7 +128,7 @@ def make_drnn(
     return step(module, params, prev, act, embed, draw(key))
 
   def observe(params, embeds: Array, actions: Array, key: Key):
-    noise = jax.random.normal(key, (len(actions), state))
+    noise = gaussian.noise(key, (len(actions), state))
 
     def filter_step(prev, x):
       new = step(module, params, prev, *x)

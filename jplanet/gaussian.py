@@ -6,10 +6,12 @@ precision of the network that made the numbers.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from jlejepa.one_pass import one_pass
 from jplanet.types import Array, Key
 
 Gaussian = tuple[Array, Array]
@@ -111,7 +113,12 @@ def sample(key: Key | None, mean: Array, std: Array) -> Array:
   """
   if key is None:
     return mean
-  return mean + std * jax.random.normal(key, mean.shape, mean.dtype)
+  return mean + std * noise(key, mean.shape, mean.dtype)
+
+
+def noise(key: Key, shape: Sequence[int], dtype=jnp.float32) -> Array:
+  """Draws independent standard normals, as `jax.random.normal`, but faster."""
+  return jax.random.normal(one_pass(key), shape, dtype)
 
 
 def _float32(*arrays):

@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jlejepa.one_pass import one_pass
 from jplanet.types import Array, Key
 
 
@@ -95,6 +96,6 @@ def _random_bytes(key: Key, shape: tuple[int, ...]) -> Array:
   """
   lead, event = shape[:-3], shape[-3:]
   size = math.prod(event)
-  words = jax.random.bits(key, (*lead, -(-size // 4)), jnp.uint32)
+  words = jax.random.bits(one_pass(key), (*lead, -(-size // 4)), jnp.uint32)
   by_word = jax.lax.bitcast_convert_type(words, jnp.uint8)
   return by_word.reshape(*lead, -1)[..., :size].reshape(shape)

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jplanet import gaussian
 from jplanet.cells import GRUS, Cell, Gaussian, GaussianHead
 from jplanet.networks import Dense, JointDense
 from jplanet.types import Array, Key
@@ -137,7 +138,7 @@ def make_rssm(
       params, act, method=lambda m, a: m.input.project_second(a)
     )
     belief = call("next_belief", prev.sample, prev.belief, act)
-    noise = 0.0 if key is None else jax.random.normal(key, (state,))
+    noise = 0.0 if key is None else gaussian.noise(key, (state,))
     return sampled(call("prior", belief), noise, belief)
 
   def posterior_step(params, prev: RSSMState, act, embed, noise):
@@ -149,12 +150,12 @@ def make_rssm(
 
   def posterior(params, prev: RSSMState, act, embed, key: Key | None):
     act, embed = module.apply(params, act, embed, method="project")
-    noise = 0.0 if key is None else jax.random.normal(key, (state,))
+    noise = 0.0 if key is None else gaussian.noise(key, (state,))
     return posterior_step(params, prev, act, embed, noise)
 
   def observe(params, embeds: Array, actions: Array, key: Key):
     inputs = module.apply(params, actions, embeds, method="project")
-    noise = jax.random.normal(key, (len(actions), state))
+    noise = gaussian.noise(key, (len(actions), state))
 
     def step(prev, x):
       new = posterior_step(params, prev, *x)

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jplanet import gaussian
 from jplanet.cells import Cell, Gaussian, GaussianHead
 from jplanet.networks import JointDense
 from jplanet.types import Array, Key
@@ -107,7 +108,7 @@ def make_ssm(
     return SSMState(mean=dist.mean, std=dist.std, sample=sample)
 
   def draw(key: Key | None) -> Array | float:
-    return 0.0 if key is None else jax.random.normal(key, (state,))
+    return 0.0 if key is None else gaussian.noise(key, (state,))
 
   def prior(params, prev: SSMState, act: Array, key: Key | None):
     act = fast_module.apply(params, act, method="project_action")
@@ -131,7 +132,7 @@ def make_ssm(
 
   def observe(params, embeds: Array, actions: Array, key: Key):
     inputs = project(params, actions, embeds)
-    noise = jax.random.normal(key, (len(actions), state))
+    noise = gaussian.noise(key, (len(actions), state))
 
     def step(prev, x):
       new, before = filter_step(params, prev, *x)

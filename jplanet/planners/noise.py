@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jplanet import gaussian
 from jplanet.types import Array, Key
 
 
@@ -52,7 +53,7 @@ def coloured_noise(
   Returns:
     `[H, A]`, standard normal at every entry, correlated along time.
   """
-  white = jax.random.normal(key, (horizon, action_dim))
+  white = gaussian.noise(key, (horizon, action_dim))
   if beta == 0:
     return white
   return jnp.matmul(

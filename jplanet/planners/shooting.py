@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jlejepa.one_pass import one_pass
 from jplanet.planners import common
 from jplanet.types import Key, Plan, ScoreFn
 
@@ -49,7 +50,7 @@ def random_shooting(
 
   def draw(key):
     low, high = bounds.low, bounds.high
-    return jax.random.uniform(key, low.shape, minval=low, maxval=high)
+    return jax.random.uniform(one_pass(key), low.shape, minval=low, maxval=high)
 
   actions = jax.vmap(draw)(jax.random.split(sample_key, candidates))
   old = common.shift(warm.actions, actions[0, -1])
