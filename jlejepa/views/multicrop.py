@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlejepa.one_pass import one_pass
 from jlejepa.views.blur import NO_BLUR, gaussian_blur
 from jlejepa.views.colour import Planes, grayscale, random_jitter, solarise
 from jlejepa.views.geometry import (
@@ -135,7 +134,7 @@ def to_unit(image: jax.Array) -> jax.Array:
 
 
 def _view(key: jax.Array, image: jax.Array, spec: ViewSpec) -> jax.Array:
-  box_key, coin_key, jitter_key, sigma_key = jax.random.split(one_pass(key), 4)
+  box_key, coin_key, jitter_key, sigma_key = jax.random.split(key, 4)
   box = random_box(
     box_key, *image.shape[:2], scale=spec.scale, ratio=spec.ratio
   )
