@@ -134,28 +134,32 @@ class Caster:
     normal = np.ascontiguousarray(normal.reshape(n, 3).T, np.float32)
     return Hits(geom.copy(), distance.astype(np.float32), normal)
 
-  def near(self, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Finds the `rays [3, n]` that may hit a geom other than a plane.
-
-    Several times cheaper than casting them. Returns their indices.
-    """
+  def move(self) -> None:
+    """Takes the geoms from where they are now, once for every picture."""
     model, data, geom = self._model, self._data, self._ball_geom
     size = model.geom_size[geom]
     row = self._ball_count > 1
     half = np.where(row, size[:, 1], 0)
     # A task may change sizes after the bounding radius was computed.
-    radius = np.where(
+    self._radius = np.where(
       row,
       half / self._ball_count + size[:, 0],
       np.maximum(model.geom_rbound[geom], size.sum(1)),
     )
     axis = data.geom_xmat[geom][:, 2::3]
-    centre = data.geom_xpos[geom] + (half * self._ball_part)[:, None] * axis
-    offset = centre - origin
+    along = (half * self._ball_part)[:, None] * axis
+    self._centre = data.geom_xpos[geom] + along
+
+  def near(self, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """Finds the `rays [3, n]` that may hit a geom other than a plane.
+
+    Several times cheaper than casting them. Returns their indices.
+    """
+    offset = self._centre - origin
     square = (offset * offset).sum(1)
     # A ray from outside that touches a ball comes at least this far along to
     # its centre; from inside every ray may hit what it holds.
-    spare = square - radius * radius
+    spare = square - self._radius * self._radius
     reach = np.where(spare > 0, np.sqrt(np.maximum(spare, 0)), -np.inf)
     along = offset.astype(np.float32) @ rays
     return np.flatnonzero((along >= reach[:, None].astype(np.float32)).any(0))
@@ -177,3 +181,4 @@ class Caster:
     self._ball_geom = table[:, 0].astype(np.int32)
     self._ball_part = table[:, 1]
     self._ball_count = table[:, 2]
+    self.move()

@@ -80,11 +80,12 @@ class RayRenderer:
       self._option.geomgroup[self._spare] = 1
     self._textures = Textures(model)
     self._caster = Caster(model, self._data, self._side**2)
+    self._materials = shading.MaterialReader(model)
     self._pose = None
 
   def render(self) -> np.ndarray:
     """Returns the camera's view, uint8 `[S, S, 3]`."""
-    materials = shading.read_materials(self._model)
+    materials = self._materials.read()
     glass = self._caster.solid[materials.alpha[self._caster.solid] < 0.995]
     if self._spare is None or not glass.size:
       return self._draw(materials)
@@ -112,6 +113,7 @@ class RayRenderer:
       self._scene,
     )
     self._aim()
+    self._caster.move()
     lights = shading.read_lights(self._scene)
     geom, depth, normal = self._caster.cast(self._eye, self._bundle, self._rays)
     hit = np.flatnonzero(geom >= 0)

@@ -54,8 +54,33 @@ class Materials(NamedTuple):
   reflectance: np.ndarray
 
 
+class MaterialReader:
+  """Reads the materials as they are now: tasks repaint their geoms."""
+
+  def __init__(self, model: mujoco.MjModel):
+    self._model = model
+    self._seen = self._materials = None
+
+  def read(self) -> Materials:
+    model = self._model
+    arrays = (
+      model.geom_rgba,
+      model.geom_matid,
+      model.mat_rgba,
+      model.mat_specular,
+      model.mat_shininess,
+      model.mat_emission,
+      model.mat_reflectance,
+    )
+    # A comparison is a tenth of the work.
+    seen = [x.tobytes() for x in arrays]
+    if seen != self._seen:
+      self._seen, self._materials = seen, read_materials(model)
+    return self._materials
+
+
 def read_materials(model: mujoco.MjModel) -> Materials:
-  """Reads the materials as they are now; tasks repaint their geoms."""
+  """Reads what the geoms of a model are made of."""
   rgba = model.geom_rgba.copy()
   material = model.geom_matid
   has = material >= 0
