@@ -44,6 +44,12 @@ normal = nn.initializers.normal(0.02)
 patch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+@jax.checkpoint
+def gelu(x: Array) -> Array:
+  """The exact one, computed again for its gradient: keeping it takes longer."""
+  return nn.gelu(x, approximate=False)
+
+
 class Block(nn.Module):
   """`x + attention(norm(x))`, then `x + mlp(norm(x))`, for `[N, T, width]`."""
 
@@ -78,9 +84,7 @@ class Block(nn.Module):
     qkv = qkv.reshape(*x.shape[:2], 3, heads, -1)
     mixed = attend(*jnp.moveaxis(qkv, 2, 0), self.attention_form)
     x = add(x, dense(width, "attention")(mixed.reshape(x.shape)), "attention")
-    hidden = nn.gelu(
-      dense(mlp, "mlp_in")(norm("mlp_norm")(x)), approximate=False
-    )
+    hidden = gelu(dense(mlp, "mlp_in")(norm("mlp_norm")(x)))
     return add(x, dense(width, "mlp_out")(hidden), "mlp")
 
 

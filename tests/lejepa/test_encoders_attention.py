@@ -1,4 +1,6 @@
-"""Attention's two forms.
+"""Attention's forms.
+
+On a CPU `attend` puts heads first, and `padded_attention` is JAX's own.
 
 cuDNN's own kernel runs on no CPU: what is tested is what is put around it.
 """
