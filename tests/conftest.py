@@ -95,12 +95,16 @@ def rows_without_times():
 def compile_once(tmp_path_factory):
   """Keeps compiled programs, since every run makes its jitted calls anew.
 
-  Processes that a test starts take them too, by the environment.
+  Processes that a test starts take them too, by the environment, and the
+  workers of pytest share them.
   """
   from jax.experimental.compilation_cache import compilation_cache
 
+  folder = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    folder = folder.parent
   names = {
-    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+    "jax_compilation_cache_dir": str(folder / "compiled"),
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": -1,
   }
