@@ -2,7 +2,7 @@
 
 Each case runs in a process of its own, so that its allocator, its threads and
 its peak memory are its own. All processes are started and compiled first; then
-they take turns, one timed unit of work after untimed ones, in an order drawn
+they take turns, timed units of work after untimed ones, in an order drawn
 anew for each round: what else the machine does falls on all alike. Every
 process gets the same allocator settings, the peer's too.
 """

@@ -42,8 +42,7 @@ def _random_bits(key, bit_width, shape):
     return jax.random.bits(_wrap(key), shape, dtype)
   low = jax.lax.iota(jnp.uint32, size).reshape(shape)
   first, second = _hash(key[0], key[1], jnp.zeros_like(low), low)
-  # Or XLA makes them again for each of their uses, and compiles for minutes.
-  return jax.lax.optimization_barrier(first ^ second)
+  return first ^ second
 
 
 def _hash(key0, key1, x0, x1):

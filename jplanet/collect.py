@@ -11,8 +11,8 @@ from jplanet.agent import Agent
 from jplanet.replay import Episode
 from jplanet.types import Key, Params
 
-# Candidates of several environments that a CPU plans for at once: of more, a
-# layer's activations leave its cache (`python -m benchmarks.plan`).
+# Candidates of several environments that a CPU plans for at once; of more, each
+# takes longer.
 CANDIDATES_AT_ONCE = 2000
 
 

@@ -30,7 +30,7 @@ def heads_first(query: Array, key: Array, value: Array) -> Array:
   """Computes `jax.nn.dot_product_attention` as plain products of every head.
 
   For CPUs: JAX's own products turn their operands each time, and its gradient
-  keeps twice the memory.
+  keeps more of them. Differentiable in reverse mode only.
   """
   return _forward(query, key, value)[0]
 

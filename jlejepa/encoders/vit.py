@@ -46,7 +46,7 @@ patch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 @jax.checkpoint
 def gelu(x: Array) -> Array:
-  """The exact one, computed again for its gradient: keeping it takes longer."""
+  """The exact one; only its argument is kept for the gradient."""
   return nn.gelu(x, approximate=False)
 
 

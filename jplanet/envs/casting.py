@@ -27,6 +27,7 @@ class Hits(NamedTuple):
 class Caster:
   """Casts bundles of rays that start at one point.
 
+  Call `move` before the first bundle of a picture.
   Only geoms of the groups 0 to 2 stop rays, which are those that OpenGL draws.
 
   Attributes:
@@ -153,7 +154,8 @@ class Caster:
   def near(self, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """Finds the `rays [3, n]` that may hit a geom other than a plane.
 
-    Several times cheaper than casting them. Returns their indices.
+    Several times cheaper than casting them. Returns their indices. The geoms
+    are where they were at the last `move`.
     """
     offset = self._centre - origin
     square = (offset * offset).sum(1)

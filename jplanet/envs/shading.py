@@ -72,7 +72,7 @@ class MaterialReader:
       model.mat_emission,
       model.mat_reflectance,
     )
-    # A comparison is a tenth of the work.
+    # To compare them is much less work.
     seen = [x.tobytes() for x in arrays]
     if seen != self._seen:
       self._seen, self._materials = seen, read_materials(model)

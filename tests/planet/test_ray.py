@@ -55,6 +55,27 @@ def test_ambient_light_dims_the_geoms_own_colour():
   assert image.reshape(-1, 3).std(0).max() == 0
 
 
+def test_what_a_task_changes_is_seen_in_the_next_picture():
+  paint = "<material name='paint' rgba='0 1 0 1'/>"
+  ball = "<geom type='sphere' size='.2' pos='-.5 0 0' material='paint'/>"
+  renderer = scene(FLOOR + ball, asset=paint)
+  model, data = renderer._model, renderer._data
+  here, there = (16, 8), (16, 24)
+  near(renderer.render().astype(int), *here, [0, 0.5, 0])
+  model.mat_rgba[0] = [1, 0, 0, 1]
+  near(renderer.render().astype(int), *here, [0.5, 0, 0])
+  # A geom's own colour wins over its material's.
+  model.geom_rgba[1] = [0, 0, 1, 1]
+  near(renderer.render().astype(int), *here, [0, 0, 0.5])
+  model.geom_pos[1] = [0.5, 0, 0]
+  mujoco.mj_forward(model, data)
+  image = renderer.render().astype(int)
+  near(image, *there, [0, 0, 0.5])
+  near(image, *here, [0.1, 0.2, 0.4])
+  model.geom_size[1, 0] = 0.6
+  near(renderer.render().astype(int), 16, 16, [0, 0, 0.5])
+
+
 def test_the_picture_lies_as_the_camera_sees_it():
   # x is to the right and y is up; the ground shown spans [-1, 1].
   image = picture(

@@ -23,8 +23,8 @@ from jplanet.train import fit, settle_process
 
 # By how much the median of the last quarter of a run may exceed that of its
 # second one: a run compiles and fills its heap in the first. Single samples
-# differ by a gigabyte, since they find an update under way or none, and by some
-# files, which a save beside the updates holds open.
+# differ by a gigabyte, since they find an update under way or none, and a save
+# under way beside the updates has files open.
 SLACK = {"memory": 100e6, "files": 3, "threads": 1}
 
 
