@@ -25,23 +25,35 @@ def grayscale(planes: Planes) -> Planes:
   return (luma(planes),) * len(planes)
 
 
+# What three adjustments measure distances from, made of grey values `[H, W]`.
+ANCHORS = {
+  "brightness": jnp.zeros_like,
+  "contrast": lambda grey: jnp.full_like(grey, jnp.mean(grey)),
+  "saturation": lambda grey: grey,
+}
+
+
+def adjust(planes: Planes, anchor: jax.Array, factor: jax.Array) -> Planes:
+  """Multiplies distances from `anchor` by `factor`, clipped to [0, 1]."""
+  scaled = (anchor + factor * (x - anchor) for x in planes)
+  return tuple(jnp.clip(x, 0.0, 1.0) for x in scaled)
+
+
 def adjust_brightness(planes: Planes, factor: jax.Array) -> Planes:
   """Multiplies by `factor` (at least 0) and clips to [0, 1]."""
-  return tuple(jnp.clip(factor * x, 0.0, 1.0) for x in planes)
+  return adjust(planes, ANCHORS["brightness"](luma(planes)), factor)
 
 
 def adjust_contrast(planes: Planes, factor: jax.Array) -> Planes:
   """Scales the distance from the image's mean grey value, and clips."""
-  mean = jnp.mean(luma(planes))
-  return tuple(jnp.clip(mean + factor * (x - mean), 0.0, 1.0) for x in planes)
+  return adjust(planes, ANCHORS["contrast"](luma(planes)), factor)
 
 
 def adjust_saturation(planes: Planes, factor: jax.Array) -> Planes:
   """Scales the distance from the pixel's grey value, and clips."""
   if len(planes) == 1:
     return planes
-  grey = luma(planes)
-  return tuple(jnp.clip(grey + factor * (x - grey), 0.0, 1.0) for x in planes)
+  return adjust(planes, ANCHORS["saturation"](luma(planes)), factor)
 
 
 def adjust_hue(planes: Planes, shift: jax.Array) -> Planes:
@@ -97,34 +109,31 @@ def random_jitter(
     saturation: likewise.
     hue: shifts are uniform in [-hue, hue], at most 0.5 (half a turn).
   """
-  adjustments = [
-    (adjust, max(0.0, 1.0 - strength), 1.0 + strength)
-    for adjust, strength in (
-      (adjust_brightness, brightness),
-      (adjust_contrast, contrast),
-      (adjust_saturation, saturation),
-    )
-    if strength > 0
-  ]
-  if hue > 0:
-    adjustments.append((adjust_hue, -hue, hue))
-  if len(planes) == 1:
-    colourless = (adjust_saturation, adjust_hue)
-    adjustments = [a for a in adjustments if a[0] not in colourless]
+  strengths = {"brightness": brightness, "contrast": contrast}
+  if len(planes) == 3:
+    strengths["saturation"] = saturation
+  anchors = [ANCHORS[name] for name, s in strengths.items() if s > 0]
+  ranges = [(max(0.0, 1.0 - s), 1.0 + s) for s in strengths.values() if s > 0]
+  if turns := hue > 0 and len(planes) == 3:
+    ranges.append((-hue, hue))
+  if not ranges:
+    return planes
 
-  count = len(adjustments)
+  count, (low, high) = len(ranges), jnp.array(ranges).T
   u = jax.random.uniform(key, (2, count))
-  branches = [
-    lambda planes, adjust=adjust, amount=low + (high - low) * u[0, i]: adjust(
-      planes, amount
-    )
-    for i, (adjust, low, high) in enumerate(adjustments)
-  ]
-  # Sorting uniforms gives a random order. Under vmap a switch computes every
-  # branch. Without the barrier XLA sometimes fuses across slots and computes
-  # the earlier ones several times over, which doubles the time on CPU.
-  order = jnp.argsort(u[1])
-  for slot in range(count):
-    planes = jax.lax.switch(order[slot], branches, planes)
-    planes = jax.lax.optimization_barrier(planes)
+  amounts = low + (high - low) * u[0]
+  # Sorting uniforms gives a random order. Under vmap a slot computes every
+  # adjustment, so those that differ in their anchor alone are one. Without the
+  # barrier XLA sometimes fuses across slots and computes the earlier ones
+  # several times over, which doubles the time on CPU.
+  for kind in jnp.argsort(u[1]):
+    amount, grey = amounts[kind], luma(planes)
+    # Where the hue is turned, no anchor is looked at.
+    choices = [anchor(grey) for anchor in anchors] + [grey] * turns
+    scaled = adjust(planes, jax.lax.select_n(kind, *choices), amount)
+    if turns:
+      turned = adjust_hue(planes, amount)
+      last = kind == count - 1
+      scaled = tuple(jnp.where(last, t, s) for t, s in zip(turned, scaled))
+    planes = jax.lax.optimization_barrier(scaled)
   return planes

@@ -148,16 +148,20 @@ def test_amounts_are_uniform(name, strength, image, amount, low, high):
 def test_the_four_adjustments_come_in_random_order(monkeypatch):
   # Each appends its digit to the first channel, and the first of them leaves
   # its amount in the second.
-  def writer(digit):
-    return lambda planes, amount: (
+  def write(planes, digit, amount):
+    return (
       10 * planes[0] + digit,
-      planes[1] + (amount if digit == 1 else 0.0),
+      planes[1] + jnp.where(digit == 1, amount, 0.0),
       planes[2],
     )
 
-  names = ("brightness", "contrast", "saturation", "hue")
-  for digit, name in enumerate(names, start=1):
-    monkeypatch.setattr(colour, f"adjust_{name}", writer(digit))
+  for digit, name in enumerate(("brightness", "contrast", "saturation"), 1):
+    anchor = lambda grey, digit=digit: jnp.full_like(grey, digit)
+    monkeypatch.setitem(colour.ANCHORS, name, anchor)
+  monkeypatch.setattr(colour, "adjust", write)
+  turn = lambda planes, amount: write(planes, 4.0, amount)
+  monkeypatch.setattr(colour, "adjust_hue", turn)
+  names = (*colour.ANCHORS, "hue")
   black = np.zeros((1, 1, 3), np.float32)
   written = jitter(4800, black, **dict.fromkeys(names, 0.3))[:, 0, 0]
   orders, counts = np.unique(written[:, 0].astype(int), return_counts=True)

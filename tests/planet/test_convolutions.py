@@ -17,6 +17,9 @@ CASES += [
   (conv_transpose, 5, 1),
   (conv_transpose, 5, 3),
   (conv_transpose, 6, 4),
+  # Large enough for the transpose to be by XLA.
+  (conv, 4, 17),
+  (conv_transpose, 6, 13),
 ]
 
 
@@ -49,10 +52,11 @@ def forms(function, size, side, pictures=3, dtype="float32"):
   return results
 
 
+@pytest.mark.parametrize("values", [1, 2000, 2**20])
 @pytest.mark.parametrize("function, size, side", CASES)
-def test_both_forms_agree(monkeypatch, function, size, side):
-  # 6 pictures in two chunks of 3.
-  monkeypatch.setattr(convolutions, "CHUNK", 4)
+def test_both_forms_agree(monkeypatch, function, size, side, values):
+  # Fewer pictures at once than there are, and more.
+  monkeypatch.setattr(convolutions, "VALUES", values)
   expected, *others = forms(function, size, side, pictures=6)
   for got in others:
     for a, b in zip(expected, got):
