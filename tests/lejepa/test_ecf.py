@@ -190,9 +190,7 @@ def test_vmap_and_leading_axes_equal_a_loop():
     np.testing.assert_allclose(gradient_of(x[i, j]), gradient[i, j], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-  "samples, rows", [(64, 16), (48, 16), (80, 16), (50, 50), (16, 16)]
-)
+@pytest.mark.parametrize("samples, rows", [(80, 16), (50, 50), (16, 16)])
 def test_blocks_of_samples_change_nothing(monkeypatch, samples, rows):
   x = jax.random.normal(jax.random.key(7), (2, samples, 9))
   whole = jax.jit(jax.value_and_grad(total))(x)

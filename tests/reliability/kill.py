@@ -94,11 +94,13 @@ class Killer:
     self.random = random.Random(seed)
     self.kills, self.runs = [], 0
     folder.mkdir(parents=True, exist_ok=True)
-    # Every life would else compile the same programs anew.
+    # Every life would else compile the same programs anew. What runs several
+    # cases may name one folder for all of them.
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", folder / "compiled")
     self.environment = {
       **os.environ,
       "JAX_PLATFORMS": "cpu",
-      "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+      "JAX_COMPILATION_CACHE_DIR": str(cache),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
       "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
