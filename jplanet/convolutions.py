@@ -120,8 +120,8 @@ def _conv1(x: Array, kernel: Array) -> Array:
 def _conv1_transpose(y: Array, kernel: Array) -> Array:
   """The transpose of `_conv1`: a product whose patches are added up.
 
-  Where the zeros that XLA's form goes over are at most a third of the pixels,
-  it takes less time: XLA makes patches within its product.
+  XLA's form goes over zeros around the pixels. Where these are at most a third
+  as many, it takes less time.
   """
 
   def one(part):
