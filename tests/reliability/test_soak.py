@@ -9,9 +9,11 @@ import pytest
 @pytest.mark.slow
 def test_many_rounds_hold_no_more_than_a_few(tool, tiny_config, dial, tmp_path):
   soak = tool("soak")
+  # A save may last for three rounds, with more files open than between saves.
+  # Most of the samples must be of one kind, or a median is of either.
   config = tiny_config(
     "train.max_episodes=150", "evaluate.every=5",
-    "runtime.checkpoint_every=3", "runtime.tensorboard=true",
+    "runtime.checkpoint_every=12", "runtime.tensorboard=true",
   )  # fmt: skip
   seen = soak.soak(config, tmp_path, env=dial)
   assert len(seen) == 150
