@@ -68,6 +68,7 @@ def test_every_peer_row_carries_its_path():
 TINY = dict(batch=2, steps=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "build",
   [

@@ -101,6 +101,7 @@ def test_the_peers_cases_of_sigreg_run(peer):
       build(case)
 
 
+@pytest.mark.slow
 def test_a_small_step_runs_on_given_views_and_on_its_own(monkeypatch):
   monkeypatch.setattr(lejepa_sizes, "DEPTH", 1)  # compiles sooner
   _, own, given = lejepa_step.cases(None, gpu=False)
@@ -114,6 +115,7 @@ def test_the_peers_cases_of_a_step_run(peer):
       build(case, batch=2, hidden=8)
 
 
+@pytest.mark.slow
 def test_the_peers_network_is_ours():
   torch = pytest.importorskip("torch")
   from benchmarks import torch_vit

@@ -57,6 +57,7 @@ def test_what_is_bfloat16_and_what_is_float32(name, low, full):
     assert dtypes(operation) == {"f32"}, operation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_bfloat16_is_float32_to_four_percent(name):
   x = images(8, 16)

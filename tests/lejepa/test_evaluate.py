@@ -209,6 +209,7 @@ def test_a_run_that_has_not_moved_equals_its_untrained_self(tmp_path):
   assert rows["last two layers"] == rows["untrained, last two"]
 
 
+@pytest.mark.slow
 def test_limits_take_some_of_the_examples(run):
   path, _ = run
   result = _evaluate(

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 EIGHT = """
 import jax, jax.numpy as jnp, numpy as np, optax
@@ -62,6 +64,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_make_the_same_step_as_one():
   environment = os.environ | {
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8",

@@ -208,6 +208,7 @@ def test_bad_input_is_named(call, message):
     call(jnp.zeros((5, 3)), jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_value_and_gradient_of_one():
   # Under jit with a sharded batch the means are global: a mean per device, or
   # a factor of the device count in the gradient, would show.

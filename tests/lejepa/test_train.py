@@ -207,6 +207,7 @@ def test_the_step_compiles_once(fit, tmp_path, monkeypatch):
   assert len(made) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.01])
 def test_collapse_is_said_in_plain_words_and_comes_of_no_sigreg_alone(
   digits, encoder, tmp_path, capsys, lam

@@ -80,6 +80,7 @@ def make_step(batch, steps):
   return grad, params, data
 
 
+@pytest.mark.slow
 def test_the_world_model_learns_the_same_from_parts(monkeypatch):
   grad, params, data = make_step(2, 8)
   whole, metrics = jax.jit(grad)(params, data)
@@ -94,6 +95,7 @@ def test_the_world_model_learns_the_same_from_parts(monkeypatch):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
   jax.default_backend() != "cpu", reason="parts are made on a CPU only"
 )

@@ -168,6 +168,7 @@ def same(one, two):
   )
 
 
+@pytest.mark.slow
 def test_rounds_use_the_weights_of_the_phase_before(
   monkeypatch, tiny_config, dial, tmp_path, rows_without_times
 ):

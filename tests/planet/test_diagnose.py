@@ -164,6 +164,7 @@ def workdir(tmp_path_factory):
   return path
 
 
+@pytest.mark.slow
 def test_command_reports_every_component_of_a_run(workdir, capsys):
   run([f"--workdir={workdir}", "--episodes=4"])
   printed = capsys.readouterr().out

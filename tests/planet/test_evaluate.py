@@ -87,6 +87,7 @@ def test_the_same_call_gives_the_same_bits(trained):
   assert set(call(seed=1)).isdisjoint(first)
 
 
+@pytest.mark.slow
 def test_the_scores_keep_the_curve_and_get_a_new_final(copied):
   before = read_scores(copied)
   returns = evaluate(copied, episodes=2, video=False, quiet=True)

@@ -123,6 +123,7 @@ def interrupt(dial, at):
   return lambda: dial(on_step=on_step)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_run(
   whole, tiny_config, dial, tmp_path, trainers, rows_without_times
 ):
@@ -170,6 +171,7 @@ def test_a_crash_loses_what_no_checkpoint_holds_and_nothing_else(
   assert rows_without_times(tmp_path) == rows
 
 
+@pytest.mark.slow
 def test_the_model_learns_the_reward_of_the_action_it_belongs_to(
   tiny_config, dial, tmp_path, trainers
 ):

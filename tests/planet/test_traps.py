@@ -121,6 +121,7 @@ def test_trap_1_a_state_depends_on_its_own_action_and_on_none_after():
   np.testing.assert_array_equal(np.triu(slopes, 1), 0)
 
 
+@pytest.mark.slow
 def test_trap_1_the_reward_head_fits_a_reward_that_equals_its_action():
   # Pictures are blanked, so that only the action can tell; rewards one step
   # late or early cannot be fitted at all: the action of t + 1 is not known.
@@ -160,6 +161,7 @@ def test_trap_4_losses_sum_over_pixels_and_average_over_batch_and_time():
   np.testing.assert_allclose(loss, total, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_trap_5_the_models_overshooting_trains_the_prior_and_stays_finite():
   plain = small_planet()
   over = small_planet(

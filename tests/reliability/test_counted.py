@@ -34,6 +34,7 @@ class Diverging:
     return step
 
 
+@pytest.mark.slow
 def test_diverging_simulations_are_counted_over_resumes_and_end_a_run(
   tiny_config, dial, tmp_path, monkeypatch, rows_without_times
 ):

@@ -113,6 +113,7 @@ def test_a_signal_before_the_loop_is_obeyed_and_loses_nothing(
   assert (result["exit_code"], result["episodes"]) == (0, 5)
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_loop_of_lejepa(tmp_path, monkeypatch):
   config = load_config(
     "lejepa.py:debug", ["projector.layers=1", "train.epochs=1"]

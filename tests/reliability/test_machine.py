@@ -245,6 +245,7 @@ def test_a_run_of_seed_episodes_alone_is_no_agent(tiny_config, dial, tmp_path):
     evaluate(tmp_path, env=dial, quiet=True)
 
 
+@pytest.mark.slow
 def test_bad_gradients_leave_their_batch_to_be_looked_at(
   tiny_config, dial, tmp_path, monkeypatch
 ):

@@ -127,6 +127,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(start, tmp_path):
     await_line(process, f"from {step}")
 
 
+@pytest.mark.slow
 def test_when_one_process_dies_the_other_ends_too(start, tmp_path):
   processes = start()
   for process in processes:
