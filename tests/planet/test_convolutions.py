@@ -113,3 +113,10 @@ def test_the_form_is_the_processors_own():
   text = str(jax.make_jaxpr(conv)(x, kernel))
   on_cpu = jax.default_backend() == "cpu"
   assert ("conv_general_dilated" in text) != on_cpu
+
+
+@pytest.mark.parametrize("side, by_xla", [(4, False), (13, True)])
+def test_only_a_wide_transpose_is_by_xla(side, by_xla):
+  x, kernel = jnp.zeros((1, side, side, 5)), jnp.zeros((6, 6, 5, 7))
+  call = lambda x: conv_transpose(x, kernel, products=True)
+  assert ("conv_general_dilated" in str(jax.make_jaxpr(call)(x))) == by_xla
