@@ -35,13 +35,13 @@ def conv(x: Array, kernel: Array, *, products: bool | None = None) -> Array:
   Returns:
     `[N, (H - k) // 2 + 1, (W - k) // 2 + 1, O]`.
   """
-  if not _by_products(products):
+  if not by_products(products):
     return lax.conv_general_dilated(
       x, kernel, (2, 2), "VALID", dimension_numbers=DIMS
     )
   size = kernel.shape[0]
   rows, columns = (2 * ((n - size) // 2) + size for n in x.shape[1:3])
-  folded = _fold(x[:, :rows, :columns])
+  folded = fold(x[:, :rows, :columns])
   return _conv1(folded, _fold_kernel(kernel))
 
 
@@ -72,28 +72,32 @@ def conv_transpose(
     return _multiply(x, matrix).reshape(-1, size, size, kernel.shape[3])
   turned = jnp.pad(turned, (odd, odd, (0, 0), (0, 0)))
   folded = _fold_kernel(turned.swapaxes(2, 3))
-  transpose = _conv1_transpose if _by_products(products) else _lax_transpose
-  return _unfold(transpose(x, folded))[:, :rows, :columns]
+  transpose = _conv1_transpose if by_products(products) else _lax_transpose
+  return unfold(transpose(x, folded))[:, :rows, :columns]
 
 
-def _by_products(products: bool | None) -> bool:
+def by_products(products: bool | None = None) -> bool:
+  """Says whether convolutions take the form of products (see `conv`)."""
   return jax.default_backend() == "cpu" if products is None else products
 
 
-def _fold(x: Array) -> Array:
-  """`[N, 2 H, 2 W, C] -> [N, H, W, 4 C]`."""
-  n, rows, columns, channels = x.shape
-  x = x.reshape(n, rows // 2, 2, columns // 2, 2, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(n, rows // 2, columns // 2, 4 * channels)
+def fold(x: Array) -> Array:
+  """Puts the pixels of a 2x2 square side by side.
+
+  `[..., 2 H, 2 W, C] -> [..., H, W, 4 C]`.
+  """
+  *lead, rows, columns, channels = x.shape
+  x = x.reshape(*lead, rows // 2, 2, columns // 2, 2, channels)
+  x = x.swapaxes(-4, -3)
+  return x.reshape(*lead, rows // 2, columns // 2, 4 * channels)
 
 
-def _unfold(x: Array) -> Array:
-  """`[N, H, W, 4 C] -> [N, 2 H, 2 W, C]`."""
-  n, rows, columns, channels = x.shape
-  x = x.reshape(n, rows, columns, 2, 2, channels // 4)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(n, 2 * rows, 2 * columns, channels // 4)
+def unfold(x: Array) -> Array:
+  """Undoes `fold`: `[..., H, W, 4 C] -> [..., 2 H, 2 W, C]`."""
+  *lead, rows, columns, channels = x.shape
+  x = x.reshape(*lead, rows, columns, 2, 2, channels // 4)
+  x = x.swapaxes(-4, -3)
+  return x.reshape(*lead, 2 * rows, 2 * columns, channels // 4)
 
 
 def _fold_kernel(kernel: Array) -> Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jlejepa.dots import DOTS
-from jplanet.convolutions import conv, conv_transpose
+from jplanet.convolutions import by_products, conv, conv_transpose, fold, unfold
 from jplanet.types import Array
 
 glorot = nn.initializers.glorot_uniform()
@@ -111,37 +111,43 @@ class Conv(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
     maps = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
     y = self.function(maps, kernel.astype(self.dtype))
-    y = y + bias.astype(self.dtype)
+    # Where the function folds pixels, a channel stands there four times.
+    y = y + jnp.tile(bias, y.shape[-1] // self.features).astype(self.dtype)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 class ConvEncoder(nn.Module):
   """Four VALID stride-2 convolutions: 64 -> 31 -> 14 -> 6 -> 2 (`[1024]`).
 
-  `dtype` is the type of products and activations; the result is float32.
+  `dtype` is the type of products and activations; the result is float32. With
+  `folded` it takes pictures as `fold` leaves them.
   """
 
   depth: int = 32
   dtype: str = "float32"
+  folded: bool = False
 
   @nn.compact
   def __call__(self, image: Array) -> Array:
     x = image
+    if self.folded:
+      x = unfold(x.reshape(-1, *x.shape[-3:]))
     for i in range(4):
       width = self.depth * 2**i
       x = nn.relu(Conv(conv, width, 4, self.dtype, name=f"Conv_{i}")(x))
-    return x.reshape(*x.shape[:-3], -1).astype(jnp.float32)
+    return x.reshape(*image.shape[:-3], -1).astype(jnp.float32)
 
 
 class ConvDecoder(nn.Module):
   """A linear layer and four transposed convolutions: 1 -> 5 -> 13 -> 30 -> 64.
 
-  The dense layer has no activation; the last convolution is linear. `dtype` is
-  as for `ConvEncoder`.
+  The dense layer has no activation; the last convolution is linear. `dtype` and
+  `folded` are as for `ConvEncoder`.
   """
 
   depth: int = 32
   dtype: str = "float32"
+  folded: bool = False
 
   @nn.compact
   def __call__(self, features: Array) -> Array:
@@ -149,9 +155,14 @@ class ConvDecoder(nn.Module):
     for i, (width, size) in enumerate([(4, 5), (2, 5), (1, 6), (None, 6)]):
       width = 3 if width is None else width * self.depth
       name = f"ConvTranspose_{i}"
-      x = Conv(conv_transpose, width, size, self.dtype, name=name)(x)
+      function = _folded_transpose if self.folded and i == 3 else conv_transpose
+      x = Conv(function, width, size, self.dtype, name=name)(x)
       x = nn.relu(x) if i < 3 else x
     return x.astype(jnp.float32)
+
+
+def _folded_transpose(x: Array, kernel: Array) -> Array:
+  return fold(conv_transpose(x, kernel))
 
 
 class PatchEncoder(nn.Module):
@@ -254,9 +265,15 @@ def make_image_networks(
         f"the convolutional networks take 64x64 images, got size={size}: set"
         " model.encoder='patch' or env.size=64"
       )
-    identity = lambda x: x
+    # Convolutions as products fold their pictures, and unfold them again. XLA
+    # leaves both out where the pictures come folded.
+    folded = by_products()
+    same = lambda x: x
     return ImageNetworks(
-      ConvEncoder(depth, dtype), ConvDecoder(depth, dtype), identity, identity
+      ConvEncoder(depth, dtype, folded),
+      ConvDecoder(depth, dtype, folded),
+      fold if folded else same,
+      unfold if folded else same,
     )
   if kind == "patch":
     if dtype != "float32":

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jplanet import gaussian, losses
 from jplanet.cells import Cell
 from jplanet.checked import checked
-from jplanet.chunked import mean_loss
+from jplanet.chunked import computed_once, mean_loss
 from jplanet.drnn import make_drnn
 from jplanet.networks import MLP, make_image_networks
 from jplanet.preprocess import postprocess, preprocess
@@ -71,24 +71,26 @@ def make_planet(
     keys = dict(
       zip(["encoder", "decoder", "reward", "cell"], jax.random.split(key, 4))
     )
-    features = cell.features(cell.initial())
-    mean = arrange(jnp.zeros(shape))
+    features, mean = cell.features(cell.initial()), jnp.zeros(shape)
     if model["center"] and images is not None:
-      mean = jax.vmap(to_float)(images).mean(0)
+      mean = restore(jax.vmap(to_float)(images).mean(0))
     return {
       "mean_image": mean,
-      "encoder": encoder.init(keys["encoder"], mean),
+      "encoder": encoder.init(keys["encoder"], arrange(mean)),
       "decoder": decoder.init(keys["decoder"], features),
       "reward": reward_head.init(keys["reward"], features),
       "cell": cell.init(keys["cell"]),
     }
 
-  def to_float(image: Array, key: Key | None = None) -> Array:
+  def dithered(arranged: Array, key: Key | None = None) -> Array:
     key = key if model["dither"] else None
-    return preprocess(arrange(image), key, bits=model["bits"])
+    return preprocess(arranged, key, bits=model["bits"])
+
+  def to_float(image: Array, key: Key | None = None) -> Array:
+    return dithered(arrange(image), key)
 
   def mean_image(params: Params) -> Array:
-    return jax.lax.stop_gradient(params["mean_image"])
+    return arrange(jax.lax.stop_gradient(params["mean_image"]))
 
   def embed_float(params: Params, x: Array) -> Array:
     return encoder.apply(params["encoder"], x - mean_image(params))
@@ -124,7 +126,8 @@ def make_planet(
   def loss_fn(params: Params, batch: Batch, key: Key):
     dither_key, sample_key, overshoot_key = jax.random.split(key, 3)
     image_keys = jax.random.split(dither_key, batch.image.shape[:2])
-    images = jax.vmap(jax.vmap(to_float))(batch.image, image_keys)
+    images = computed_once(jax.vmap(jax.vmap(arrange)), batch.image)
+    images = computed_once(jax.vmap(jax.vmap(dithered)), images, image_keys)
     embeds = embed_float(params, images)
     posteriors, priors = jax.vmap(
       lambda e, a, k: cell.observe(params["cell"], e, a, k)

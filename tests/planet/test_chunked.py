@@ -7,7 +7,7 @@ import pytest
 
 from jlejepa.runtime.config import load_config
 from jplanet import chunked
-from jplanet.chunked import mean_loss
+from jplanet.chunked import computed_once, mean_loss
 from jplanet.types import Batch
 from jplanet.world_model import make_planet
 
@@ -60,6 +60,31 @@ def test_an_accelerator_takes_all_at_once(monkeypatch):
   assert "custom_vjp" in trace()
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert "custom_vjp" not in trace()
+
+
+@pytest.mark.parametrize("steps", [1, 6, 7])
+def test_what_is_computed_once_is_the_same(monkeypatch, steps):
+  monkeypatch.setattr(chunked, "FEW", 0)
+  x = jnp.arange(3 * steps * 4, dtype=jnp.uint8).reshape(3, steps, 4)
+  keys = jax.random.split(jax.random.key(0), (3, steps))
+
+  def dither(x, keys):
+    noise = lambda key: jax.random.uniform(key, (4,))
+    return x[..., ::-1] + jax.vmap(jax.vmap(noise))(keys)
+
+  got = jax.jit(lambda x, keys: computed_once(dither, x, keys))(x, keys)
+  np.testing.assert_array_equal(got, jax.jit(dither)(x, keys))
+
+
+def test_a_loop_computes_once_where_there_is_much(monkeypatch):
+  x = jnp.ones((2, 6, 2**18), jnp.uint8)  # 2^21.6 values
+  trace = lambda x: str(
+    jax.make_jaxpr(lambda x: computed_once(lambda x: x + 1, x))(x)
+  )
+  assert "scan" in trace(x)
+  assert "scan" not in trace(x[:1])
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert "scan" not in trace(x)
 
 
 def make_step(batch, steps):

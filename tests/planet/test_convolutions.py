@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jlejepa.runtime.config import load_config
 from jplanet import convolutions
-from jplanet.convolutions import conv, conv_transpose
-from jplanet.networks import ConvEncoder, make_image_networks
+from jplanet.convolutions import conv, conv_transpose, fold, unfold
+from jplanet.networks import ConvDecoder, ConvEncoder, make_image_networks
+from jplanet.world_model import make_planet
 
 KEY = jax.random.key(0)
 # 9 leaves a row over, 1 is where the decoder starts.
@@ -87,17 +89,60 @@ def test_pictures_one_by_one_are_the_batch(function, size, side):
   np.testing.assert_allclose(single(x), call(x), rtol=1e-5, atol=1e-4)
 
 
+def test_folding_puts_the_four_pixels_of_a_square_side_by_side():
+  x = jnp.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+  folded = fold(x)
+  assert folded.shape == (2, 2, 3, 12)
+  square = [*x[1, 2, 4], *x[1, 2, 5], *x[1, 3, 4], *x[1, 3, 5]]
+  np.testing.assert_array_equal(folded[1, 1, 2], square)
+  np.testing.assert_array_equal(fold(x[0]), folded[0])
+  np.testing.assert_array_equal(unfold(folded), x)
+
+
+def test_networks_of_folded_pictures_are_those_of_plain_ones():
+  images = jax.random.uniform(KEY, (2, 3, 64, 64, 3)) - 0.5
+  weights = jax.jit(ConvEncoder(2).init)(KEY, images)
+  folded = jax.jit(ConvEncoder(2, folded=True).apply)(weights, fold(images))
+  embed = jax.jit(ConvEncoder(2).apply)(weights, images)
+  assert folded.shape == embed.shape == (2, 3, 64)
+  np.testing.assert_allclose(folded, embed, rtol=1e-5, atol=1e-6)
+
+  decoded, weights = jax.jit(ConvDecoder(2).init_with_output)(KEY, embed)
+  params = weights["params"]
+  # The three channels differ in their bias.
+  params["ConvTranspose_3"]["bias"] = jnp.array([1.0, 2.0, 3.0])
+  decoded = jax.jit(ConvDecoder(2).apply)(weights, embed)
+  folded = jax.jit(ConvDecoder(2, folded=True).apply)(weights, embed)
+  np.testing.assert_allclose(unfold(folded), decoded, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_image_is_stored_as_a_picture(monkeypatch):
+  config = load_config("planet.py:cartpole_swingup", ["model.center=true"])
+  config.model.update(depth=2, dither=False)
+  images = jax.random.randint(KEY, (2, 64, 64, 3), 0, 256).astype(jnp.uint8)
+  means = []
+  for backend in ("cpu", "gpu"):
+    monkeypatch.setattr(jax, "default_backend", lambda b=backend: b)
+    model = make_planet(config, action_dim=1)
+    means.append(jax.jit(model.init)(KEY, images)["mean_image"])
+  assert means[0].shape == (64, 64, 3)
+  np.testing.assert_array_equal(*means)
+
+
 def test_bfloat16_networks_keep_float32_weights_and_results():
-  encoder, decoder, *_ = make_image_networks("conv", 64, 2, "bfloat16")
+  encoder, decoder, arrange, restore = make_image_networks(
+    "conv", 64, 2, "bfloat16"
+  )
   image = jax.random.uniform(KEY, (64, 64, 3)) - 0.5
-  weights = jax.jit(encoder.init)(KEY, image)
-  embed = jax.jit(encoder.apply)(weights, image)
+  weights = jax.jit(encoder.init)(KEY, arrange(image))
+  embed = jax.jit(encoder.apply)(weights, arrange(image))
   exact = jax.jit(ConvEncoder(2).apply)(weights, image)
   types = {x.dtype for x in [embed, *jax.tree.leaves(weights)]}
   assert types == {jnp.dtype("float32")}
   assert 0 < np.abs(embed - exact).max() < 0.05 * np.abs(exact).max()
   decoded, _ = jax.jit(decoder.init_with_output)(KEY, embed)
-  assert decoded.dtype == jnp.float32 and decoded.shape == (64, 64, 3)
+  assert decoded.dtype == jnp.float32
+  assert restore(decoded).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize(
