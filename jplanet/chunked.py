@@ -1,4 +1,4 @@
-"""Losses of many pictures, a few steps of time at once."""
+"""Work on many pictures, a few steps of time at once."""
 
 import functools
 from collections.abc import Callable
