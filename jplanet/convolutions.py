@@ -165,8 +165,8 @@ def _by_patches(x: Array, y: Array, kernel: Array, *, convolve: bool):
     x, y = parts
     patches = _patches(x, len(kernel))
     # Turned beforehand, as XLA's CPU backend multiplies rows by columns faster
-    # than columns by columns; the barrier keeps it from undoing that. Of the
-    # two, `y` is the smaller.
+    # than columns by columns (at a chunk's size: not so in dense layers); the
+    # barrier keeps it from undoing that. Of the two, `y` is the smaller.
     turned = lax.optimization_barrier(_as_matrix(y).T)
     total += _dot(turned, _as_matrix(patches))
     return total, _multiply(patches, matrix) if convolve else None

@@ -65,6 +65,7 @@ def test_an_accelerator_takes_all_at_once(monkeypatch):
 @pytest.mark.parametrize("steps", [1, 6, 7])
 def test_what_is_computed_once_is_the_same(monkeypatch, steps):
   monkeypatch.setattr(chunked, "FEW", 0)
+  monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
   x = jnp.arange(3 * steps * 4, dtype=jnp.uint8).reshape(3, steps, 4)
   keys = jax.random.split(jax.random.key(0), (3, steps))
 
@@ -81,6 +82,7 @@ def test_a_loop_computes_once_where_there_is_much(monkeypatch):
   trace = lambda x: str(
     jax.make_jaxpr(lambda x: computed_once(lambda x: x + 1, x))(x)
   )
+  monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
   assert "scan" in trace(x)
   assert "scan" not in trace(x[:1])
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
