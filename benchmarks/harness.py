@@ -102,6 +102,9 @@ def compare(
   the achieved one. A case that fails is reported and left out.
   """
   cases = list(cases)
+  if out:  # before the minutes that it takes to have something to write
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).touch()
   if matmul:
     dtypes = dict.fromkeys(case.dtype for case in cases)
     for dtype in dtypes:

@@ -24,6 +24,15 @@ SIGREG_AXES = {
   "d": (64, 128, 256, 512, 1024, 2048),
   "m": (128, 256, 512, 1024, 2048, 4096),
 }
+LABELS = {
+  "candidates": "candidates",
+  "horizon": "horizon",
+  "envs": "environments",
+  "batch": "sequences of a batch",
+  "n": "N, samples",
+  "d": "D, dimensions",
+  "m": "M, slices",
+}
 
 
 def plan_cases(axis: str) -> list[Case]:
@@ -51,6 +60,7 @@ def sigreg_cases(axis: str) -> list[Case]:
 def draw(tables: dict[str, tuple], path: Path) -> None:
   """Draws one panel per axis: sizes, rows and operations of each."""
   from matplotlib.figure import Figure
+  from matplotlib.ticker import LogLocator
 
   figure = Figure(figsize=(4 * len(tables), 3.5), layout="constrained")
   panels = figure.subplots(1, len(tables), squeeze=False)[0]
@@ -61,9 +71,12 @@ def draw(tables: dict[str, tuple], path: Path) -> None:
     panel.errorbar(sizes, times, (low, high), marker="o", label="measured")
     line = [times[-1] * c / cost[-1] for c in cost]
     panel.plot(sizes, line, "--", color="grey", label="operations")
-    panel.set(xscale="log", yscale="log", xlabel=axis, ylabel="milliseconds")
+    panel.set(xscale="log", yscale="log", xlabel=LABELS[axis])
+    panel.set_ylabel("milliseconds")
     panel.set_xticks(sizes, [str(n) for n in sizes])
     panel.minorticks_off()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:g}")
     panel.legend(loc="upper left")
   figure.savefig(path, dpi=120)
   print(f"drawn: {path}")
@@ -91,6 +104,7 @@ def main() -> None:
   parser = harness.parser(__doc__.splitlines()[0])
   parser.add_argument("--out", type=Path, default=Path("docs"))
   flags = parser.parse_args()
+  flags.out.mkdir(parents=True, exist_ok=True)
   if flags.only in PLAN:
     tables = grow("Plan", PLAN_AXES, plan_cases, flags)
     draw(tables, flags.out / "plan_scaling.png")

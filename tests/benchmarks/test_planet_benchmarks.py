@@ -32,7 +32,7 @@ def breaks_later() -> Step:
 
 
 def test_cases_take_turns_and_a_failing_one_is_left_out(tmp_path, capsys):
-  out = tmp_path / "table.json"
+  out = tmp_path / "new" / "table.json"
   cases = [
     Case("ours", f"{HERE}:quick", options={"check": 2.0}),
     Case("peer", f"{HERE}:quick", peer=True),
