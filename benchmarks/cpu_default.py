@@ -35,7 +35,7 @@ def overlapping(products: bool, **options) -> Step:
   """The same with three overlapping convolutions and their mirror image."""
   import flax.linen as nn
 
-  from jplanet import convolutions, networks, world_model
+  from jplanet import convolutions, image_networks, networks, world_model
 
   down = functools.partial(convolutions.conv, products=products)
   up = functools.partial(convolutions.conv_transpose, products=products)
@@ -48,7 +48,7 @@ def overlapping(products: bool, **options) -> Step:
     @nn.compact
     def __call__(self, x):
       for i in range(3):
-        x = nn.relu(networks.Conv(down, self.depth * 2**i, 4)(x))
+        x = nn.relu(image_networks.Conv(down, self.depth * 2**i, 4)(x))
       return x.reshape(*x.shape[:-3], -1)
 
   class Decoder(nn.Module):
@@ -59,12 +59,12 @@ def overlapping(products: bool, **options) -> Step:
     @nn.compact
     def __call__(self, x):
       x = networks.Dense(16 * self.depth)(x)[..., None, None, :]
-      x = nn.relu(networks.Conv(up, 2 * self.depth, 5)(x))
-      x = nn.relu(networks.Conv(up, self.depth, 6)(x))
-      return networks.Conv(up, 3, 6)(x)
+      x = nn.relu(image_networks.Conv(up, 2 * self.depth, 5)(x))
+      x = nn.relu(image_networks.Conv(up, self.depth, 6)(x))
+      return image_networks.Conv(up, 3, 6)(x)
 
   same = lambda x: x
-  make = lambda kind, size, depth, dtype: networks.ImageNetworks(
+  make = lambda kind, size, depth, dtype: image_networks.ImageNetworks(
     Encoder(depth), Decoder(depth), same, same
   )
   with mock.patch.object(world_model, "make_image_networks", make):

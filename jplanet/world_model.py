@@ -19,7 +19,8 @@ from jplanet.cells import Cell
 from jplanet.checked import checked
 from jplanet.chunked import computed_once, mean_loss
 from jplanet.drnn import make_drnn
-from jplanet.networks import MLP, make_image_networks
+from jplanet.image_networks import make_image_networks
+from jplanet.networks import MLP
 from jplanet.preprocess import postprocess, preprocess
 from jplanet.rssm import make_rssm
 from jplanet.ssm import make_ssm

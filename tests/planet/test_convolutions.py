@@ -9,7 +9,11 @@ from jax import lax
 from jlejepa.runtime.config import load_config
 from jplanet import convolutions
 from jplanet.convolutions import conv, conv_transpose, fold, unfold
-from jplanet.networks import ConvDecoder, ConvEncoder, make_image_networks
+from jplanet.image_networks import (
+  ConvDecoder,
+  ConvEncoder,
+  make_image_networks,
+)
 from jplanet.world_model import make_planet
 
 KEY = jax.random.key(0)

@@ -15,7 +15,8 @@ import pytest
 
 import jplanet
 from jplanet.cells import GaussianHead, ResetAfterGRU, ResetBeforeGRU
-from jplanet.networks import MLP, ConvDecoder, ConvEncoder, count_weights
+from jplanet.image_networks import ConvDecoder, ConvEncoder
+from jplanet.networks import MLP, count_weights
 from jplanet.replay import Episode, Replay
 from jplanet.rssm import make_rssm
 
