@@ -188,7 +188,7 @@ def test_time_that_is_up_at_once_is_no_error(fit, tmp_path):
 
 
 def test_the_step_compiles_once(fit, tmp_path, monkeypatch):
-  from jlejepa import train as module
+  from jlejepa import trainer as module
 
   made = []
   original = module.make_train_step

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import jlejepa.train
+import jlejepa.trainer
 from jlejepa.data import from_arrays
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.metrics import read_metrics
@@ -125,8 +125,8 @@ def test_a_signal_before_the_loop_of_lejepa(tmp_path, monkeypatch):
     terminate()
     return real(*args, **kwargs)
 
-  real = jlejepa.train.first_state
-  monkeypatch.setattr(jlejepa.train, "first_state", signalling)
+  real = jlejepa.trainer.first_state
+  monkeypatch.setattr(jlejepa.trainer, "first_state", signalling)
   result = jlejepa.fit(
     config, str(tmp_path), dataset=from_arrays(images), quiet=True
   )
