@@ -7,6 +7,7 @@ Horizon 12, 10 iterations, 1000 candidates, 100 elites, belief 200, state 30,
 """
 
 import functools
+from collections.abc import Callable
 
 from benchmarks import device, harness
 from benchmarks.harness import Case
@@ -23,14 +24,14 @@ def count_flop(envs: int, candidates: int, horizon: int) -> float:
   return 2.0 * (cell + reward) * envs * candidates * horizon * 10
 
 
-def ours(
+def make(
   envs: int = 1,
   dot: str = "float32",
   candidates: int = 1000,
   horizon: int = 12,
   elites: int = 100,
-) -> Step:
-  """Plans with `jplanet`: the planner and the score of `jplanet/agent.py`."""
+) -> tuple[Callable, tuple]:
+  """`jplanet`'s planner and the score of `jplanet/agent.py`, and arguments."""
   import jax
 
   from jlejepa.runtime.config import load_config
@@ -60,15 +61,28 @@ def ours(
 
     return planner(key, score, warm=empty).actions[0]
 
-  search = jax.jit(
-    lambda params, latents, keys: for_each(
-      functools.partial(plan, params), candidates
-    )(latents, keys)
-  )
+  def search(params, latents, keys):
+    return for_each(functools.partial(plan, params), candidates)(latents, keys)
+
   keys = jax.random.split(jax.random.key(1), envs)
   latents = jax.vmap(lambda _: model.initial())(keys)
+  return search, (params, latents, keys)
+
+
+def ours(
+  envs: int = 1,
+  dot: str = "float32",
+  candidates: int = 1000,
+  horizon: int = 12,
+  **options,
+) -> Step:
+  """Plans with `jplanet`; the options are those of `make`."""
+  import jax
+
+  search, args = make(envs, dot, candidates, horizon, **options)
+  search = jax.jit(search)
   return Step(
-    run=lambda: search(params, latents, keys).block_until_ready(),
+    run=lambda: search(*args).block_until_ready(),
     flop=count_flop(envs, candidates, horizon),
     memory=device.jax_memory(),
   )

@@ -9,7 +9,7 @@ bytes within the update; the peer is spared that and given its floats.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks import device, harness
 from benchmarks.harness import Case
@@ -39,14 +39,14 @@ def count_flop(batch: int, steps: int, overshooting: bool) -> float:
   return 2 * total
 
 
-def ours(
+def make(
   batch: int = 50,
   steps: int = 50,
   overshooting: bool = False,
   overrides: Sequence[str] = CONFIG,
   arg: str = "planet.py:cheetah_run",
-) -> Step:
-  """One call of `jplanet`'s train step on a batch of random bytes."""
+) -> tuple[Callable, tuple]:
+  """`jplanet`'s train step, and a state, random bytes and a key for it."""
   import jax
   import numpy as np
 
@@ -60,9 +60,6 @@ def ours(
   config = load_config(arg, [*overrides, *chunk])
   parts = build(config, action_dim=6)
   ema = config.optimizer.ema
-  step = jax.jit(
-    make_train_step(parts.model, parts.optimizer, ema=ema), donate_argnums=0
-  )
   state = jax.jit(
     lambda key: init_state(key, parts.model, parts.optimizer, ema=ema)
   )(jax.random.key(0))
@@ -75,7 +72,18 @@ def ours(
       reward=rng.uniform(0, 1, (batch, steps)).astype(np.float32),
     )
   )
-  key = jax.random.key(1)
+  step = make_train_step(parts.model, parts.optimizer, ema=ema)
+  return step, (state, data, jax.random.key(1))
+
+
+def ours(
+  batch: int = 50, steps: int = 50, overshooting: bool = False, **options
+) -> Step:
+  """One call of the step; the options are those of `make`."""
+  import jax
+
+  step, (state, data, key) = make(batch, steps, overshooting, **options)
+  step = jax.jit(step, donate_argnums=0)
 
   def run():
     nonlocal state
@@ -84,7 +92,11 @@ def ours(
 
   return Step(
     run=run,
-    flop=count_flop(batch, steps, overshooting) if size == 64 else 0.0,
+    flop=(
+      count_flop(batch, steps, overshooting)
+      if data.image.shape[2] == 64
+      else 0.0
+    ),
     memory=device.jax_memory(),
   )
 

@@ -1,13 +1,12 @@
 """The interface of a latent dynamics model, and the GRUs they are built of."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jplanet.networks import Dense, Weights, product
+from jplanet.networks import Affine, Dense, Weights, affine, product
 from jplanet.types import Array, Key, Params, State
 
 
@@ -34,6 +33,8 @@ class Cell(NamedTuple):
       step from the posterior before it.
     features: `(state) -> [F]`, what the heads see.
     gaussian: `(state) -> Gaussian`, the distribution the sample came from.
+    prepare: `(params) -> params` for `prior` alone: its weights cast and joined
+      once, which it would do at every step.
   """
 
   init: Callable[[Key], Params]
@@ -43,6 +44,7 @@ class Cell(NamedTuple):
   observe: Callable[[Params, Array, Array, Key], tuple[Any, Gaussian]]
   features: Callable[[State], Array]
   gaussian: Callable[[State], Gaussian]
+  prepare: Callable[[Params], Params]
 
 
 class GaussianHead(nn.Module):
@@ -52,13 +54,21 @@ class GaussianHead(nn.Module):
   min_std: float = 0.1
   dot: str = "float32"
 
-  @nn.compact
-  def __call__(self, x: Array) -> Gaussian:
-    layers = [Weights(self.size, name=name) for name in ("mean", "std")]
-    kernels, biases = zip(*(layer(x.shape[-1]) for layer in layers))
-    both = product(x, jnp.concatenate(kernels, -1), self.dot)
-    mean, std = jnp.split(both + jnp.concatenate(biases), 2, -1)
+  def setup(self):
+    self.mean, self.std = Weights(self.size), Weights(self.size)
+
+  def weights(self, width: int) -> Affine:
+    """Returns the layers of mean and std side by side."""
+    layers = zip(self.mean(width), self.std(width))
+    return Affine(*(jnp.concatenate(pair, -1) for pair in layers))
+
+  def read(self, both: Array) -> Gaussian:
+    """Takes what those layers make apart."""
+    mean, std = jnp.split(both, 2, -1)
     return Gaussian(mean=mean, std=nn.softplus(std) + self.min_std)
+
+  def __call__(self, x: Array) -> Gaussian:
+    return self.read(affine(x, self.weights(x.shape[-1]), self.dot))
 
 
 class ResetBeforeGRU(nn.Module):
@@ -79,21 +89,31 @@ class ResetBeforeGRU(nn.Module):
     self.gates = Weights(2 * self.size, bias_init=nn.initializers.ones)
     self.candidate = Weights(self.size)
 
-  def __call__(self, x: Array, h: Array) -> Array:
-    width = x.shape[-1] + self.size
-    (gates, gates_bias), (candidate, bias) = (
-      weights(width) for weights in (self.gates, self.candidate)
+  def weights(self, width: int) -> tuple[Affine, Array, Array]:
+    """Returns the weights of `x`, of `h` and of `r * h`, which have no bias.
+
+    [x, h] is never joined: that would be a copy for every product.
+    """
+    gates, candidate = (
+      layer(width + self.size) for layer in (self.gates, self.candidate)
     )
-    multiply = functools.partial(product, dot=self.dot)
-    # [x, h] is never joined: that would be a copy for every product.
-    of_x, of_h = jnp.split(gates, [x.shape[-1]])
-    candidate_of_x, candidate_of_h = jnp.split(candidate, [x.shape[-1]])
-    from_x = multiply(x, jnp.concatenate([of_x, candidate_of_x], -1))
-    gates, from_x = jnp.split(from_x, [2 * self.size], -1)
-    gates = nn.sigmoid(gates + multiply(h, of_h) + gates_bias)
+    of_x, of_h = jnp.split(gates.kernel, [width])
+    candidate_of_x, candidate_of_h = jnp.split(candidate.kernel, [width])
+    kernel = jnp.concatenate([of_x, candidate_of_x], -1)
+    bias = jnp.concatenate([gates.bias, candidate.bias])
+    return Affine(kernel, bias), of_h, candidate_of_h
+
+  @staticmethod
+  def step(weights, x: Array, h: Array, dot: str) -> Array:
+    of_x, of_h, candidate_of_h = weights
+    gates, candidate = jnp.split(affine(x, of_x, dot), [2 * h.shape[-1]], -1)
+    gates = nn.sigmoid(gates + product(h, of_h, dot))
     reset, update = jnp.split(gates, 2, -1)
-    candidate = jnp.tanh(from_x + multiply(reset * h, candidate_of_h) + bias)
+    candidate = jnp.tanh(candidate + product(reset * h, candidate_of_h, dot))
     return update * h + (1 - update) * candidate
+
+  def __call__(self, x: Array, h: Array) -> Array:
+    return self.step(self.weights(x.shape[-1]), x, h, self.dot)
 
 
 class ResetAfterGRU(nn.Module):
@@ -108,14 +128,22 @@ class ResetAfterGRU(nn.Module):
   size: int
   dot: str = "float32"
 
-  @nn.compact
-  def __call__(self, x: Array, h: Array) -> Array:
-    joint = jnp.concatenate([x, h], -1)
-    parts = Dense(3 * self.size, self.dot, name="gates")(joint)
+  def setup(self):
+    self.gates = Dense(3 * self.size, self.dot)
+
+  def weights(self, width: int) -> Affine:
+    return self.gates.weights(width + self.size)
+
+  @staticmethod
+  def step(weights: Affine, x: Array, h: Array, dot: str) -> Array:
+    parts = affine(jnp.concatenate([x, h], -1), weights, dot)
     reset, candidate, update = jnp.split(parts, 3, -1)
     candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
     update = nn.sigmoid(update - 1)
     return update * candidate + (1 - update) * h
+
+  def __call__(self, x: Array, h: Array) -> Array:
+    return self.step(self.weights(x.shape[-1]), x, h, self.dot)
 
 
 GRUS = {"reset_before": ResetBeforeGRU, "reset_after": ResetAfterGRU}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jplanet import gaussian
 from jplanet.cells import GRUS, Cell, Gaussian, GaussianHead
-from jplanet.networks import Dense
+from jplanet.networks import Dense, ready_for
 from jplanet.types import Array, Key
 
 
@@ -148,4 +148,7 @@ def make_drnn(
   def dist(s: DRNNState) -> Gaussian:
     return Gaussian(mean=s.mean, std=s.std)
 
-  return Cell(init, initial, prior, posterior, observe, features, dist)
+  def prepare(params):
+    return ready_for(fast_dot, params)
+
+  return Cell(init, initial, prior, posterior, observe, features, dist, prepare)

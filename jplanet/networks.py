@@ -5,12 +5,14 @@ code: Flax's own default (LeCun normal) is a different network.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jlejepa.dots import DOTS
-from jplanet.types import Array
+from jplanet.types import Array, Params
 
 glorot = nn.initializers.glorot_uniform()
 
@@ -18,6 +20,29 @@ glorot = nn.initializers.glorot_uniform()
 def product(x: Array, kernel: Array, dot: str = "float32") -> Array:
   """Multiplies `[..., I]` by `[I, O]` in float32 or as `DOTS` names it."""
   return DOTS[dot](x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+class Affine(NamedTuple):
+  """The weights of a layer: `kernel` `[I, O]` and `bias` `[O]`."""
+
+  kernel: Array
+  bias: Array
+
+
+def affine(x: Array, weights: Affine, dot: str = "float32") -> Array:
+  """Returns `x @ kernel + bias`, the product as `product` makes it."""
+  return product(x, weights.kernel, dot) + weights.bias
+
+
+def ready_for(dot: str, weights: Params) -> Params:
+  """Casts kernels to the type that `product` would cast them to.
+
+  For loops, which would do it at every step.
+  """
+  if dot != "bfloat16":
+    return weights
+  cast = lambda x: x.astype(jnp.bfloat16) if x.ndim == 2 else x
+  return jax.tree.map(cast, weights)
 
 
 class Weights(nn.Module):
@@ -28,9 +53,9 @@ class Weights(nn.Module):
   bias_init: Callable = nn.initializers.zeros
 
   @nn.compact
-  def __call__(self, width: int) -> tuple[Array, Array]:
+  def __call__(self, width: int) -> Affine:
     kernel = self.param("kernel", self.kernel_init, (width, self.features))
-    return kernel, self.param("bias", self.bias_init, (self.features,))
+    return Affine(kernel, self.param("bias", self.bias_init, (self.features,)))
 
 
 class Dense(nn.Module):
@@ -40,11 +65,14 @@ class Dense(nn.Module):
   dot: str = "float32"
   kernel_init: Callable = glorot
 
-  @nn.compact
+  def setup(self):
+    self.dense = Weights(self.features, self.kernel_init)
+
+  def weights(self, width: int) -> Affine:
+    return self.dense(width)
+
   def __call__(self, x: Array) -> Array:
-    weights = Weights(self.features, self.kernel_init, name="dense")
-    kernel, bias = weights(x.shape[-1])
-    return product(x, kernel, self.dot) + bias
+    return affine(x, self.weights(x.shape[-1]), self.dot)
 
 
 class JointDense(nn.Module):
@@ -63,6 +91,9 @@ class JointDense(nn.Module):
     shape = (self.first + self.second, self.features)
     self.kernel = self.param("kernel", glorot, shape)
     self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
+
+  def weights(self) -> Affine:
+    return Affine(self.kernel, self.bias)
 
   def project_second(self, x: Array) -> Array:
     """Returns `x @ W_second + b`, `[..., features]`."""

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jplanet import gaussian
+from jplanet.loops import steps_per_turn
 from jplanet.types import Array, Key, State
 
 ImagineStep = Callable[[State, Array, Key | None], State]
@@ -137,7 +138,12 @@ def overshoot(
     states = jax.vmap(imagine_step)(states, *inputs)
     return states, states
 
-  _, states = jax.lax.scan(step, first, (renewed, lane_actions, lane_keys))
+  _, states = jax.lax.scan(
+    step,
+    first,
+    (renewed, lane_actions, lane_keys),
+    unroll=steps_per_turn(rows),
+  )
   states = jax.tree.map(
     lambda x: x.reshape(rows, batch, -1, *x.shape[2:]), states
   )

@@ -9,15 +9,22 @@
 the stochastic path `s` lets the model have several futures.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jplanet import gaussian
 from jplanet.cells import GRUS, Cell, Gaussian, GaussianHead
-from jplanet.networks import Dense, JointDense
+from jplanet.late_gradients import scan_states
+from jplanet.networks import (
+  Affine,
+  Dense,
+  JointDense,
+  affine,
+  product,
+  ready_for,
+)
 from jplanet.types import Array, Key
 
 
@@ -30,8 +37,26 @@ class RSSMState(NamedTuple):
   belief: Array
 
 
+class PriorWeights(NamedTuple):
+  """What a step of the prior multiplies by; `input` is of `[s, a]`."""
+
+  input: Affine
+  gru: Any
+  hidden: Affine
+  head: Affine
+
+
+class PosteriorWeights(NamedTuple):
+  """The same of the posterior, whose `project` comes first."""
+
+  of_sample: Array
+  gru: Any
+  of_belief: Array
+  head: Affine
+
+
 class RSSM(nn.Module):
-  """The layers of the RSSM; `make_rssm` wraps them as a `Cell`."""
+  """The weights of the RSSM; `make_rssm` makes a `Cell` of them."""
 
   embed: int
   action: int
@@ -40,17 +65,14 @@ class RSSM(nn.Module):
   hidden: int = 200
   min_std: float = 0.1
   gru: str = "reset_before"
-  dot: str = "float32"
 
   def setup(self):
-    self.input = JointDense(self.state, self.action, self.hidden, self.dot)
-    self.cell = GRUS[self.gru](self.belief, self.dot)
-    self.prior_hidden = Dense(self.hidden, self.dot)
-    self.prior_head = GaussianHead(self.state, self.min_std, self.dot)
-    self.posterior_hidden = JointDense(
-      self.belief, self.embed, self.hidden, self.dot
-    )
-    self.posterior_head = GaussianHead(self.state, self.min_std, self.dot)
+    self.input = JointDense(self.state, self.action, self.hidden)
+    self.cell = GRUS[self.gru](self.belief)
+    self.prior_hidden = Dense(self.hidden)
+    self.prior_head = GaussianHead(self.state, self.min_std)
+    self.posterior_hidden = JointDense(self.belief, self.embed, self.hidden)
+    self.posterior_head = GaussianHead(self.state, self.min_std)
 
   def project(self, action: Array, embed: Array) -> tuple[Array, Array]:
     """Does the products that do not depend on the state."""
@@ -59,19 +81,23 @@ class RSSM(nn.Module):
       self.posterior_hidden.project_second(embed),
     )
 
-  def next_belief(self, sample: Array, belief: Array, action: Array) -> Array:
-    return self.cell(nn.relu(self.input(sample, action)), belief)
-
   def prior(self, belief: Array) -> Gaussian:
     return self.prior_head(nn.relu(self.prior_hidden(belief)))
 
-  def posterior(self, belief: Array, embed: Array) -> Gaussian:
-    return self.posterior_head(nn.relu(self.posterior_hidden(belief, embed)))
-
-  def __call__(self, sample, belief, action, embed):
-    action, embed = self.project(action, embed)
-    belief = self.next_belief(sample, belief, action)
-    return self.prior(belief), self.posterior(belief, embed)
+  def weights(self) -> tuple[PriorWeights, PosteriorWeights]:
+    prior = PriorWeights(
+      input=self.input.weights(),
+      gru=self.cell.weights(self.hidden),
+      hidden=self.prior_hidden.weights(self.belief),
+      head=self.prior_head.weights(self.hidden),
+    )
+    posterior = PosteriorWeights(
+      of_sample=self.input.kernel[: self.state],
+      gru=prior.gru,
+      of_belief=self.posterior_hidden.kernel[: self.belief],
+      head=self.posterior_head.weights(self.hidden),
+    )
+    return prior, posterior
 
 
 def make_rssm(
@@ -109,7 +135,7 @@ def make_rssm(
   Returns:
     A `Cell` whose states are `RSSMState`s.
   """
-  sizes = dict(
+  module = RSSM(
     embed=embed,
     action=action,
     state=state,
@@ -118,11 +144,11 @@ def make_rssm(
     min_std=min_std,
     gru=gru,
   )
-  module, fast_module = RSSM(**sizes), RSSM(**sizes, dot=fast_dot)
+  advance = GRUS[gru].step
+  read = GaussianHead(state, min_std).read
 
   def init(key: Key):
-    shapes = (state, belief, action, embed)
-    return module.init(key, *[jnp.zeros(n) for n in shapes])
+    return module.init(key, method="weights")
 
   def initial() -> RSSMState:
     zeros = jnp.zeros(state)
@@ -132,36 +158,38 @@ def make_rssm(
     sample = dist.mean if mean_only else dist.mean + dist.std * noise
     return RSSMState(dist.mean, dist.std, sample, belief)
 
-  def prior(params, prev: RSSMState, act: Array, key: Key | None):
-    call = lambda name, *args: fast_module.apply(params, *args, method=name)
-    act = fast_module.apply(
-      params, act, method=lambda m, a: m.input.project_second(a)
-    )
-    belief = call("next_belief", prev.sample, prev.belief, act)
-    noise = 0.0 if key is None else gaussian.noise(key, (state,))
-    return sampled(call("prior", belief), noise, belief)
+  def draw(key: Key | None) -> Array | float:
+    return 0.0 if key is None else gaussian.noise(key, (state,))
 
-  def posterior_step(params, prev: RSSMState, act, embed, noise):
-    belief = module.apply(
-      params, prev.sample, prev.belief, act, method="next_belief"
-    )
-    dist = module.apply(params, belief, embed, method="posterior")
-    return sampled(dist, noise, belief)
+  def prepare(params) -> PriorWeights:
+    return ready_for(fast_dot, module.apply(params, method="weights")[0])
+
+  def prior(params, prev: RSSMState, act: Array, key: Key | None):
+    ready = isinstance(params, PriorWeights)
+    w = params if ready else prepare(params)
+    joint = jnp.concatenate([prev.sample, act])
+    x = nn.relu(affine(joint, w.input, fast_dot))
+    new = advance(w.gru, x, prev.belief, fast_dot)
+    hidden = nn.relu(affine(new, w.hidden, fast_dot))
+    return sampled(read(affine(hidden, w.head, fast_dot)), draw(key), new)
+
+  def posterior_step(w: PosteriorWeights, prev: RSSMState, act, embed, noise):
+    x = nn.relu(product(prev.sample, w.of_sample) + act)
+    new = advance(w.gru, x, prev.belief, "float32")
+    hidden = nn.relu(product(new, w.of_belief) + embed)
+    return sampled(read(affine(hidden, w.head)), noise, new)
 
   def posterior(params, prev: RSSMState, act, embed, key: Key | None):
     act, embed = module.apply(params, act, embed, method="project")
-    noise = 0.0 if key is None else gaussian.noise(key, (state,))
-    return posterior_step(params, prev, act, embed, noise)
+    _, weights = module.apply(params, method="weights")
+    return posterior_step(weights, prev, act, embed, draw(key))
 
   def observe(params, embeds: Array, actions: Array, key: Key):
     inputs = module.apply(params, actions, embeds, method="project")
+    _, weights = module.apply(params, method="weights")
     noise = gaussian.noise(key, (len(actions), state))
-
-    def step(prev, x):
-      new = posterior_step(params, prev, *x)
-      return new, new
-
-    _, posteriors = jax.lax.scan(step, initial(), (*inputs, noise))
+    step = lambda weights, prev, x: posterior_step(weights, prev, *x)
+    posteriors = scan_states(step, weights, initial(), (*inputs, noise))
     # The prior of a step needs the belief only, so it waits for the scan.
     priors = module.apply(params, posteriors.belief, method="prior")
     return posteriors, priors
@@ -172,4 +200,4 @@ def make_rssm(
   def dist(s: RSSMState) -> Gaussian:
     return Gaussian(s.mean, s.std)
 
-  return Cell(init, initial, prior, posterior, observe, features, dist)
+  return Cell(init, initial, prior, posterior, observe, features, dist, prepare)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jplanet import gaussian
 from jplanet.cells import Cell, Gaussian, GaussianHead
-from jplanet.networks import JointDense
+from jplanet.networks import JointDense, ready_for
 from jplanet.types import Array, Key
 
 
@@ -146,4 +146,7 @@ def make_ssm(
   def dist(s: SSMState) -> Gaussian:
     return Gaussian(mean=s.mean, std=s.std)
 
-  return Cell(init, initial, prior, posterior, observe, features, dist)
+  def prepare(params):
+    return ready_for(fast_dot, params)
+
+  return Cell(init, initial, prior, posterior, observe, features, dist, prepare)

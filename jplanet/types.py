@@ -80,6 +80,8 @@ class WorldModel(NamedTuple):
     features: `(state) -> [F]`, what the heads see.
     loss: `(params, batch, key) -> (loss, metrics)` on a `Batch` with a leading
       `B`; metrics are scalars with flat names.
+    prepare: `(params) -> params` that `imagine` and `reward` take too: weights
+      cast and joined once for all steps of a rollout.
   """
 
   init: Callable[..., Params]
@@ -91,3 +93,4 @@ class WorldModel(NamedTuple):
   decode: Callable[[Params, State], Array] | None
   features: Callable[[State], Array]
   loss: Callable[[Params, Batch, Key], tuple[Array, dict[str, Array]]]
+  prepare: Callable[[Params], Params] = lambda params: params

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jplanet.loops import steps_per_turn
 from jplanet.types import Array, Key, Params, State, WorldModel
 
 
@@ -72,11 +73,13 @@ def imagine(
 
   def step(state, x):
     action, key = x
-    state = model.imagine(params, state, action, key)
+    state = model.imagine(ready, state, action, key)
     return state, state
 
+  ready = model.prepare(params)
   keys = None if key is None else jax.random.split(key, len(actions))
-  return jax.lax.scan(step, state, (actions, keys))[1]
+  unroll = steps_per_turn(len(actions))
+  return jax.lax.scan(step, state, (actions, keys), unroll=unroll)[1]
 
 
 def imagined_return(
@@ -93,16 +96,17 @@ def imagined_return(
   Returns:
     float32 `[]`.
   """
+  ready = model.prepare(params)
   if jax.default_backend() != "cpu":
     # One large product for all steps: a GPU or TPU waits for small ones.
     states = imagine(model, params, state, actions, key)
-    return jax.vmap(functools.partial(model.reward, params))(states).sum()
+    return jax.vmap(functools.partial(model.reward, ready))(states).sum()
 
   def step(carry, x):
     state, total = carry
     action, key = x
-    state = model.imagine(params, state, action, key)
-    return (state, total + model.reward(params, state)), None
+    state = model.imagine(ready, state, action, key)
+    return (state, total + model.reward(ready, state)), None
 
   # A step's states are still in the cache, and are never kept.
   keys = None if key is None else jax.random.split(key, len(actions))

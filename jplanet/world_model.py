@@ -8,6 +8,7 @@
 calls takes plain numbers.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -20,7 +21,7 @@ from jplanet.checked import checked
 from jplanet.chunked import computed_once, mean_loss
 from jplanet.drnn import make_drnn
 from jplanet.image_networks import make_image_networks
-from jplanet.networks import MLP
+from jplanet.networks import MLP, ready_for
 from jplanet.preprocess import postprocess, preprocess
 from jplanet.rssm import make_rssm
 from jplanet.ssm import make_ssm
@@ -111,6 +112,12 @@ def make_planet(
   def reward(params: Params, state: State) -> Array:
     return fast_reward_head.apply(params["reward"], cell.features(state))[0]
 
+  def prepare(params: Params) -> Params:
+    return params | {
+      "cell": plan_cell.prepare(params["cell"]),
+      "reward": ready_for(model["plan_dot"], params["reward"]),
+    }
+
   def decode(params: Params, state: State) -> Array:
     mean = decode_float(params, cell.features(state))
     return jnp.clip(postprocess(restore(mean), bits=model["bits"]), 0, 1)
@@ -134,6 +141,7 @@ def make_planet(
       lambda e, a, k: cell.observe(params["cell"], e, a, k)
     )(embeds, batch.action, jax.random.split(sample_key, len(embeds)))
     features = jax.vmap(jax.vmap(cell.features))(posteriors)
+    prior = functools.partial(cell.prior, cell.prepare(params["cell"]))
     decoding = {name: params[name] for name in ("decoder", "mean_image")}
     rewards = reward_head.apply(params["reward"], features)[..., 0]
     reward_nll = -gaussian.log_prob(batch.reward, rewards)
@@ -143,9 +151,7 @@ def make_planet(
       posteriors=cell.gaussian(posteriors),
       priors=priors,
       overshoot=losses.Overshoot(
-        prior=lambda state, action, k: cell.prior(
-          params["cell"], state, action, k
-        ),
+        prior=prior,
         gaussian=cell.gaussian,
         initial=cell.initial(),
         states=posteriors,
@@ -165,6 +171,7 @@ def make_planet(
       decode=decode,
       features=cell.features,
       loss=loss_fn,
+      prepare=prepare,
     ),
     action_dim=action_dim,
     image_size=size,

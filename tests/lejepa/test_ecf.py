@@ -210,6 +210,23 @@ def test_an_accelerator_takes_all_samples_at_once(monkeypatch):
   assert ecf._rows_at_once((4096, 1024)) == 4096
 
 
+@pytest.mark.parametrize("num_points", [3, 17, 33])
+def test_the_sums_of_a_gpu_are_those_of_a_cpu(monkeypatch, num_points):
+  x = 2 * jax.random.normal(jax.random.key(8), (2, 48, 5))
+  both = lambda: jax.value_and_grad(
+    functools.partial(total, num_points=num_points)
+  )(x)
+  value, gradient = both()
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(ecf, "cos_sin", lambda *_: 1 / 0)
+  with pytest.raises(ZeroDivisionError):  # the backward pass is shared
+    both()
+  np.testing.assert_allclose(total(x, num_points=num_points), value, rtol=3e-6)
+  monkeypatch.undo()
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  np.testing.assert_allclose(both()[1], gradient, atol=3e-6)
+
+
 def test_the_backward_rule_is_linear_in_its_cotangents():
   x = jax.random.normal(jax.random.key(6), (7, 3))
   _, pull = jax.vjp(lambda x: characteristic_function(x, 0.3, 5), x)

@@ -1,0 +1,86 @@
+"""A scan whose weights get their gradient from all steps at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jplanet.late_gradients import scan_states
+
+STEPS, WIDTH, INPUT = 5, 4, 3
+
+
+def step(weights, state, x):
+  a, b, bias = weights
+  memory, read = state
+  memory = jnp.tanh(memory @ a + x @ b + bias)
+  return memory, memory[:2] * x[0] + read
+
+
+def plain(weights, first, inputs):
+  def advance(state, x):
+    state = step(weights, state, x)
+    return state, state
+
+  return jax.lax.scan(advance, first, inputs)[1]
+
+
+def late(weights, first, inputs):
+  return scan_states(step, weights, first, inputs)
+
+
+def example(seed=0, steps=STEPS, batch=()):
+  rng = np.random.default_rng(seed)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  weights = draw(WIDTH, WIDTH), draw(INPUT, WIDTH), draw(WIDTH)
+  first = draw(*batch, WIDTH), draw(*batch, 2)
+  return weights, first, draw(*batch, steps, INPUT)
+
+
+def loss(run):
+  def value(*args):
+    memory, read = run(*args)
+    # Unlike weights for unlike steps, so that none can stand for another.
+    times = jnp.arange(1.0, memory.shape[-2] + 1)[:, None]
+    return jnp.sum(times * jnp.cos(memory)) + jnp.sum(times * read**2)
+
+  return value
+
+
+def close(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("steps", [1, STEPS])
+def test_states_and_gradients_are_those_of_a_scan(steps):
+  args = example(steps=steps)
+  for a, b in zip(plain(*args), late(*args), strict=True):
+    np.testing.assert_array_equal(a, b)
+  gradients = lambda run: jax.grad(loss(run), argnums=(0, 1, 2))(*args)
+  expected = gradients(plain)
+  assert all((x != 0).any() for x in jax.tree.leaves(expected))
+  close(expected, gradients(late))
+
+
+def test_a_batch_of_sequences_shares_its_weights():
+  weights, *sequences = example(batch=(3,))
+
+  def gradients(run):
+    batched = jax.vmap(run, in_axes=(None, 0, 0))
+    return jax.jit(jax.grad(loss(batched), argnums=(0, 1, 2)))(
+      weights, *sequences
+    )
+
+  close(gradients(plain), gradients(late))
+
+
+def test_no_step_multiplies_for_the_gradient_of_a_weight():
+  args = example()
+  text = str(jax.make_jaxpr(jax.grad(loss(late)))(*args))
+  products = [line for line in text.splitlines() if "dot_general" in line]
+  # [T, W]^T [T, W] once, after the scans.
+  whole = f"f32[{WIDTH},{WIDTH}] = dot_general"
+  assert sum(whole in line for line in products) == 1
+  text = str(jax.make_jaxpr(jax.grad(loss(plain)))(*args))
+  assert f"f32[{WIDTH},{WIDTH}] = dot_general" in text
