@@ -1,4 +1,4 @@
-"""How many kernels plan and update launch on an H100; no GPU is needed.
+"""How many kernels a hot loop launches on an H100; no GPU is needed.
 
     pip install "jax[cuda12]"     # best in an environment of its own
     python -m benchmarks.gpu_kernels [--only=plan]
@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from unittest import mock
 
-from benchmarks import plan, update
+from benchmarks import plan, sigreg, update
 
 H100 = """
   platform_name: "CUDA"
@@ -122,6 +122,7 @@ PROGRAMS = {
   "update, 50 x 50, overshooting 50": functools.partial(
     update.make, overshooting=True
   ),
+  "SIGReg, 512 x 512 x 1024": functools.partial(sigreg.make, 512, 512, 1024),
 }
 
 
