@@ -136,7 +136,7 @@ def test_memory_grows_linearly_and_holds_no_decoded_images(monkeypatch):
   picture = 16 * 16 * 3
   sizes = [temporaries(batch, 16 * picture) for batch in (16, 32, 64)]
   per_sequence = [(b - a) / n for a, b, n in zip(sizes, sizes[1:], (16, 32))]
-  assert per_sequence[1] < 1.1 * per_sequence[0]
+  assert per_sequence[1] < 1.2 * per_sequence[0]
   # Of 64 sequences of 8 pictures all decoded ones would be this much, beside
   # the layers before.
   held = temporaries(64, 64 * 8 * picture) - sizes[2]

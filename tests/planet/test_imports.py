@@ -14,11 +14,14 @@ FILES = sorted(
 MATHS = {
   f"jplanet/{name}.py"
   for name in (
-    "agent", "cells", "drnn", "gaussian", "losses", "networks", "optimizer",
-    "overshooting", "preprocess", "rssm", "ssm", "types", "unroll",
+    "agent", "cells", "drnn", "gaussian", "image_networks", "late_gradients",
+    "loops", "losses", "networks", "optimizer", "overshooting", "preprocess",
+    "rssm", "ssm", "types", "unroll",
   )
 }  # fmt: skip
-FLAX = {"networks", "cells", "rssm", "ssm", "drnn", "learner"}
+FLAX = {
+  "networks", "image_networks", "cells", "rssm", "ssm", "drnn", "learner",
+}  # fmt: skip
 
 
 def imports(path):
