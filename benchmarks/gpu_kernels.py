@@ -103,9 +103,15 @@ def compile_for_h100(make: Callable[[], tuple[Callable, tuple]]) -> str:
   import jax
   from jax.experimental import topologies
 
-  description = topologies.get_topology_desc(
-    platform="cuda", topology="1x1x1", target_config=H100
-  )
+  try:
+    description = topologies.get_topology_desc(
+      platform="cuda", topology="1x1x1", target_config=H100
+    )
+  except NotImplementedError:
+    raise SystemExit(
+      "XLA's compiler for NVIDIA GPUs is not installed: pip install"
+      ' "jax[cuda12]", and set JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1'
+    ) from None
   place = jax.sharding.SingleDeviceSharding(description.devices[0])
   shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
   # Models have forms for CPUs, which go by the backend.

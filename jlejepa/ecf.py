@@ -28,7 +28,8 @@ def characteristic_function(
   needed follow by complex products. These are the first eight and every eighth,
   as `cos((a + b) t) = 2 cos(a t) cos(b t) - cos((a - b) t)` gives all means.
   Memory is linear in `x` in both directions, and hardly grows with the nodes.
-  A GPU takes a sine and a cosine for every node, as it adds them up.
+  A GPU takes a sine and a cosine for every node, as it adds them up: compiled
+  it holds none of them, but op by op all, `[..., T, N, M]`.
 
   Args:
     x: float32 `[..., N, M]`.
@@ -80,9 +81,10 @@ def _sums(x, step, num_nodes):
 
 
 def _sums_at_once(x, step, num_nodes):
-  """A cosine and a sine for every node: one kernel of a GPU, which has plenty.
+  """A cosine and a sine for every node, which a GPU has plenty of.
 
-  There the powers would be a kernel for every other sum.
+  One kernel adds up all cosines and one all sines. By powers there would be a
+  kernel for every other sum.
   """
   nodes = jnp.asarray(step * np.arange(1, num_nodes + 1), jnp.float32)
   angles = nodes[:, None, None] * x[..., None, :, :]

@@ -58,12 +58,12 @@ class GaussianHead(nn.Module):
     self.mean, self.std = Weights(self.size), Weights(self.size)
 
   def weights(self, width: int) -> Affine:
-    """Returns the layers of mean and std side by side."""
+    """Returns the layers of mean and std side by side, `[width, 2 Z]`."""
     layers = zip(self.mean(width), self.std(width))
     return Affine(*(jnp.concatenate(pair, -1) for pair in layers))
 
   def read(self, both: Array) -> Gaussian:
-    """Takes what those layers make apart."""
+    """Takes what those layers make, `[.., 2 Z]`, apart."""
     mean, std = jnp.split(both, 2, -1)
     return Gaussian(mean=mean, std=nn.softplus(std) + self.min_std)
 

@@ -4,7 +4,7 @@ JAX's gradient of a `lax.scan` adds up the gradient of the weights step by step,
 in small products, and keeps whatever a step computes. Here a step keeps its
 state alone. The way back in time follows the states; what the weights and the
 inputs get then comes of one large product per layer. A GPU, which waits for
-small products, has half of them left.
+small products, has fewer of them (`python -m benchmarks.gpu_kernels`).
 """
 
 import functools
@@ -22,8 +22,11 @@ Step = Callable[[Params, State, jax.Array], State]
 def scan_states(step: Step, weights: Params, first: State, inputs) -> State:
   """Runs `state = step(weights, state, input)` along time.
 
+  Differentiable in reverse mode.
+
   Args:
-    step: a pure function of one state.
+    step: a pure function of one state, floating throughout; it closes over
+      nothing that is differentiated.
     weights: what all steps share.
     first: the state before the first step.
     inputs: with a leading `T`.
@@ -31,20 +34,37 @@ def scan_states(step: Step, weights: Params, first: State, inputs) -> State:
   Returns:
     The states after each step, with a leading `T`.
   """
-  frozen = jax.lax.stop_gradient((weights, first, inputs))
-
-  def advance(state, x):
-    state = step(frozen[0], state, x)
-    return state, state
-
-  length = len(jax.tree.leaves(inputs)[0])
-  _, states = jax.lax.scan(advance, *frozen[1:], unroll=steps_per_turn(length))
-  before = jax.tree.map(
-    lambda one, many: jnp.concatenate([one[None], many[:-1]]), frozen[1], states
-  )
+  before, states = _run(step, weights, first, inputs)
   # Each step once more, side by side, for its gradient: nobody uses its value.
   again = jax.vmap(step, in_axes=(None, 0, 0))(weights, before, inputs)
-  return _follow(step, frozen[0], frozen[2], before, states, first, again)
+  return _follow(step, weights, inputs, before, states, first, again)
+
+
+def _unroll(inputs) -> int:
+  return steps_per_turn(len(jax.tree.leaves(inputs)[0]))
+
+
+def _scan(step, weights, first, inputs):
+  """Returns the states before and after each step."""
+
+  def advance(state, x):
+    state = step(weights, state, x)
+    return state, state
+
+  _, states = jax.lax.scan(advance, first, inputs, unroll=_unroll(inputs))
+  before = jax.tree.map(
+    lambda one, many: jnp.concatenate([one[None], many])[:-1], first, states
+  )
+  return before, states
+
+
+# Without a gradient, but not by `stop_gradient`: that would stop a derivative
+# of the gradient too.
+_run = jax.custom_vjp(_scan, nondiff_argnums=(0,))
+_run.defvjp(
+  lambda step, *args: (_scan(step, *args), None),
+  lambda step, saved, gradients: (None, None, None),
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -68,13 +88,13 @@ def _backward(step, saved, gradients):
     _, pull = jax.vjp(lambda state: step(weights, state, x), state)
     return pull(whole)[0], whole
 
-  zeros = jax.tree.map(lambda g: jnp.zeros_like(g[0]), gradients)
+  zeros = jax.tree.map(lambda g: jnp.zeros(g.shape[1:], g.dtype), gradients)
   first, whole = jax.lax.scan(
     back,
     zeros,
     (before, inputs, gradients),
     reverse=True,
-    unroll=steps_per_turn(len(jax.tree.leaves(inputs)[0])),
+    unroll=_unroll(inputs),
   )
   return None, None, None, None, first, whole
 

@@ -7,7 +7,7 @@ MOST = 12
 
 
 def steps_per_turn(steps: int) -> int:
-  """Returns the `unroll` of a `lax.scan` of `steps` steps.
+  """Returns the `unroll` of a `lax.scan` of `steps` steps, which it divides.
 
   A GPU waits for its kernels to be launched, and at PlaNet's sizes half of them
   only move what a step reads and writes, or count. Steps that make one turn of
@@ -15,4 +15,5 @@ def steps_per_turn(steps: int) -> int:
   """
   if jax.default_backend() != "gpu":
     return 1
-  return next(n for n in range(min(MOST, steps), 0, -1) if steps % n == 0)
+  few = range(min(MOST, steps), 0, -1)
+  return next((n for n in few if steps % n == 0), 1)

@@ -37,7 +37,12 @@ def affine(x: Array, weights: Affine, dot: str = "float32") -> Array:
 def ready_for(dot: str, weights: Params) -> Params:
   """Casts kernels to the type that `product` would cast them to.
 
-  For loops, which would do it at every step.
+  For loops, which would do it at every step. A gradient of the weights, added
+  up over those, is then of that type too.
+
+  Args:
+    dot: a name of `DOTS`.
+    weights: any tree; what has two axes in it is a kernel.
   """
   if dot != "bfloat16":
     return weights

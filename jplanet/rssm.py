@@ -162,11 +162,12 @@ def make_rssm(
     return 0.0 if key is None else gaussian.noise(key, (state,))
 
   def prepare(params) -> PriorWeights:
+    if isinstance(params, PriorWeights):
+      return params
     return ready_for(fast_dot, module.apply(params, method="weights")[0])
 
   def prior(params, prev: RSSMState, act: Array, key: Key | None):
-    ready = isinstance(params, PriorWeights)
-    w = params if ready else prepare(params)
+    w = prepare(params)
     joint = jnp.concatenate([prev.sample, act])
     x = nn.relu(affine(joint, w.input, fast_dot))
     new = advance(w.gru, x, prev.belief, fast_dot)

@@ -80,8 +80,10 @@ class WorldModel(NamedTuple):
     features: `(state) -> [F]`, what the heads see.
     loss: `(params, batch, key) -> (loss, metrics)` on a `Batch` with a leading
       `B`; metrics are scalars with flat names.
-    prepare: `(params) -> params` that `imagine` and `reward` take too: weights
-      cast and joined once for all steps of a rollout.
+    prepare: `(params) -> params` that `imagine` and `reward` take too, and no
+      other function: weights cast and joined once for all steps of a rollout.
+      Rollouts give them these alone, so who replaces one of the two for other
+      parameters replaces `prepare` as well.
   """
 
   init: Callable[..., Params]

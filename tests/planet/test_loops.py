@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jlejepa.runtime.config import load_config
+from jplanet import loops
 from jplanet.loops import steps_per_turn
 from jplanet.types import Batch
 from jplanet.unroll import imagine
@@ -13,13 +14,13 @@ from jplanet.world_model import make_planet
 
 
 def test_only_a_gpu_takes_several_steps_at_a_turn(monkeypatch):
-  steps = [1, 12, 47, 49, 50]
+  steps = [0, 1, 12, 47, 49, 50]
   for backend in ("cpu", "tpu"):
     monkeypatch.setattr(jax, "default_backend", lambda b=backend: b)
-    assert [steps_per_turn(n) for n in steps] == [1] * 5
+    assert [steps_per_turn(n) for n in steps] == [1] * 6
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   # Turns of as many steps leave none over.
-  assert [steps_per_turn(n) for n in steps] == [1, 12, 1, 7, 10]
+  assert [steps_per_turn(n) for n in steps] == [1, 1, 12, 1, 7, 10]
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +45,43 @@ def batch():
   )
 
 
+def scans(jaxpr):
+  """Yields the parameters of all scans, however deep."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "scan":
+      yield equation.params
+    for value in jax.tree.leaves(
+      tuple(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+    ):
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns"):
+        yield from scans(inner)
+
+
 def test_losses_gradients_and_dreams_are_the_same(model, monkeypatch):
   params = model.init(jax.random.key(0))
   key = jax.random.key(1)
   actions = jnp.asarray(batch().action[0])
+  update = jax.value_and_grad(model.loss, has_aux=True)
 
-  def all_three():
-    update = jax.value_and_grad(model.loss, has_aux=True)
-    dream = lambda params: imagine(model, params, model.initial(), actions, key)
-    scans = str(jax.make_jaxpr(dream)(params)).count("unroll=1\n")
-    return update(params, batch(), key), dream(params), scans
+  def dream(params):
+    return imagine(model, params, model.initial(), actions, key)
 
-  *plain, rolled = all_three()
+  def rolled():
+    """Says how many scans of 8 steps have a turn for each."""
+    find = lambda f: scans(jax.make_jaxpr(f)(params).jaxpr)
+    return tuple(
+      sum((e["length"], e["unroll"]) == (8, 1) for e in find(f))
+      # New functions, for JAX keeps what it has traced.
+      for f in (lambda p: dream(p), lambda p: update(p, batch(), key))
+    )
+
+  both = lambda: (update(params, batch(), key), dream(params))
+  plain, before = both(), rolled()
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  *turned, unrolled = all_three()
-  assert (rolled, unrolled) == (1, 0)
+  monkeypatch.setattr(loops, "MOST", 4)
+  turned, after = both(), rolled()
+  # The RSSM's and overshooting's, forward and back.
+  assert before == (1, 4) and after == (0, 0)
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(turned), strict=True):
     np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)

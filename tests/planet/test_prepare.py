@@ -45,6 +45,9 @@ def test_prepared_weights_give_the_same_states_and_rewards(kind, gru, dot):
     for a, b in zip(one, two, strict=True):
       np.testing.assert_array_equal(a, b)
     state = one
+  actions = jnp.stack([action, -action])
+  value = lambda params: imagined_return(model, params, state, actions)
+  assert value(params) == value(ready)
   assert model.reward(params, state) != 0
   assert model.reward(params, state) == model.reward(ready, state)
 
