@@ -25,8 +25,6 @@ SIGREG_AXES = {
   "m": (128, 256, 512, 1024, 2048, 4096),
 }
 LABELS = {
-  "candidates": "candidates",
-  "horizon": "horizon",
   "envs": "environments",
   "batch": "sequences of a batch",
   "n": "N, samples",
@@ -71,7 +69,7 @@ def draw(tables: dict[str, tuple], path: Path) -> None:
     panel.errorbar(sizes, times, (low, high), marker="o", label="measured")
     line = [times[-1] * c / cost[-1] for c in cost]
     panel.plot(sizes, line, "--", color="grey", label="operations")
-    panel.set(xscale="log", yscale="log", xlabel=LABELS[axis])
+    panel.set(xscale="log", yscale="log", xlabel=LABELS.get(axis, axis))
     panel.set_ylabel("milliseconds")
     panel.set_xticks(sizes, [str(n) for n in sizes])
     panel.minorticks_off()

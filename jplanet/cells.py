@@ -129,7 +129,7 @@ class ResetAfterGRU(nn.Module):
   dot: str = "float32"
 
   def setup(self):
-    self.gates = Dense(3 * self.size, self.dot)
+    self.gates = Dense(3 * self.size)
 
   def weights(self, width: int) -> Affine:
     return self.gates.weights(width + self.size)

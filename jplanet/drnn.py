@@ -8,6 +8,7 @@ An ablation, the "DRNN". The prior is the same network with zeros in place of
 the observation's embedding; latent overshooting helps this model most.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -148,7 +149,5 @@ def make_drnn(
   def dist(s: DRNNState) -> Gaussian:
     return Gaussian(mean=s.mean, std=s.std)
 
-  def prepare(params):
-    return ready_for(fast_dot, params)
-
+  prepare = functools.partial(ready_for, fast_dot)
   return Cell(init, initial, prior, posterior, observe, features, dist, prepare)

@@ -81,9 +81,6 @@ class RSSM(nn.Module):
       self.posterior_hidden.project_second(embed),
     )
 
-  def prior(self, belief: Array) -> Gaussian:
-    return self.prior_head(nn.relu(self.prior_hidden(belief)))
-
   def weights(self) -> tuple[PriorWeights, PosteriorWeights]:
     prior = PriorWeights(
       input=self.input.weights(),
@@ -171,8 +168,10 @@ def make_rssm(
     joint = jnp.concatenate([prev.sample, act])
     x = nn.relu(affine(joint, w.input, fast_dot))
     new = advance(w.gru, x, prev.belief, fast_dot)
-    hidden = nn.relu(affine(new, w.hidden, fast_dot))
-    return sampled(read(affine(hidden, w.head, fast_dot)), draw(key), new)
+    return sampled(prior_of(w, new, fast_dot), draw(key), new)
+
+  def prior_of(w: PriorWeights, belief: Array, dot: str) -> Gaussian:
+    return read(affine(nn.relu(affine(belief, w.hidden, dot)), w.head, dot))
 
   def posterior_step(w: PosteriorWeights, prev: RSSMState, act, embed, noise):
     x = nn.relu(product(prev.sample, w.of_sample) + act)
@@ -187,13 +186,12 @@ def make_rssm(
 
   def observe(params, embeds: Array, actions: Array, key: Key):
     inputs = module.apply(params, actions, embeds, method="project")
-    _, weights = module.apply(params, method="weights")
+    prior_weights, weights = module.apply(params, method="weights")
     noise = gaussian.noise(key, (len(actions), state))
     step = lambda weights, prev, x: posterior_step(weights, prev, *x)
     posteriors = scan_states(step, weights, initial(), (*inputs, noise))
     # The prior of a step needs the belief only, so it waits for the scan.
-    priors = module.apply(params, posteriors.belief, method="prior")
-    return posteriors, priors
+    return posteriors, prior_of(prior_weights, posteriors.belief, "float32")
 
   def features(s: RSSMState) -> Array:
     return s.belief if belief_only else jnp.concatenate([s.sample, s.belief])

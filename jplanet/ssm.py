@@ -8,6 +8,7 @@ An ablation: whatever the model remembers must survive being sampled anew at
 every step.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -146,7 +147,5 @@ def make_ssm(
   def dist(s: SSMState) -> Gaussian:
     return Gaussian(mean=s.mean, std=s.std)
 
-  def prepare(params):
-    return ready_for(fast_dot, params)
-
+  prepare = functools.partial(ready_for, fast_dot)
   return Cell(init, initial, prior, posterior, observe, features, dist, prepare)
