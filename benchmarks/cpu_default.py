@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from benchmarks import harness, update
@@ -175,12 +176,24 @@ def run(minutes: float, overrides: list[str]) -> dict[str, float]:
     )
     text = Path(folder, "run", "metrics.jsonl").read_text()
   rows = [json.loads(line) for line in text.splitlines()]
-  # The first round compiles.
+  return rates_of(rows, minutes)
+
+
+def rates_of(rows: list[dict[str, Any]], minutes: float) -> dict[str, float]:
+  """Environment steps and updates per minute, from the rows of a run's metrics.
+
+  Exits where it has fewer than two rounds with updates: the first compiles.
+  """
   rows = [row for row in rows if row["updates"]]
+  if len(rows) < 2:
+    sys.exit(
+      f"--minutes={minutes} was enough for {len(rows)} rounds with updates;"
+      " rates need two: give more minutes"
+    )
   first, last = rows[0], rows[-1]
-  minutes = last["minutes"] - first["minutes"]
+  spent = last["minutes"] - first["minutes"]
   names = "env_steps", "updates"
-  return {name: (last[name] - first[name]) / minutes for name in names}
+  return {name: (last[name] - first[name]) / spent for name in names}
 
 
 def main() -> None:

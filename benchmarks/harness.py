@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jlejepa.runtime.allocator import SETTINGS
+from jlejepa.runtime.processor import processor_name, vector_sets
 
 ROOT = Path(__file__).parents[1]
 NOTHING = MappingProxyType({})
@@ -141,19 +142,15 @@ def compare(
 
 
 def machine() -> dict[str, Any]:
-  """Processor, cores and commit, for the JSON."""
-  model = platform.processor()
-  info = Path("/proc/cpuinfo")
-  if info.exists():
-    lines = [x for x in info.read_text().splitlines() if "model name" in x]
-    model = lines[0].partition(":")[2].strip() if lines else model
+  """Processor and its vector instructions, cores and commit, for the JSON."""
   commit = subprocess.run(
     ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
     capture_output=True,
     text=True,
   ).stdout.strip()
   return {
-    "processor": model,
+    "processor": processor_name(),
+    "vector_sets": vector_sets(),
     "cores": len(os.sched_getaffinity(0)),
     "python": platform.python_version(),
     "commit": commit,

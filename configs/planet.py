@@ -80,7 +80,7 @@ def paper() -> ConfigDict:
         bits=5,
         dither=True,
         center=False,
-        plan_dot="float32",
+        plan_dot="float32",  # or bfloat16, or auto: where it is fast
       ),
       loss=dict(
         image_scale=1.0,
@@ -147,7 +147,7 @@ def _cpu(config: ConfigDict) -> None:
     bits=8,
     dither=False,
     center=True,
-    plan_dot="bfloat16",
+    plan_dot="auto",
   )
   # A picture of 32x32 has a quarter of the pixels: the same weight in all.
   config.loss.update(image_scale=4.0, kl="balanced", free_nats=1.0)

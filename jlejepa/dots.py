@@ -3,6 +3,8 @@
 "float32" is JAX's default precision: exact on a CPU, but TF32 on a GPU and
 bfloat16 on a TPU unless `jax.default_matmul_precision` says otherwise. Networks
 bear that. Losses, KL and SIGReg do not go through here: they are float32.
+
+"auto" stands for one of the two in a configuration (`resolve`).
 """
 
 import functools
@@ -11,6 +13,8 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jlejepa.runtime.processor import vector_sets
 
 
 def bf16_dot_general(x, y, dimension_numbers, precision=None, **_):
@@ -79,3 +83,17 @@ DOTS = {
   "float32": flattened(lax.dot_general),
   "bfloat16": flattened(bf16_dot_general, bf16_product),
 }
+
+
+def resolve(dot: str) -> str:
+  """Returns the name of `DOTS` that "auto" stands for here, or `dot` itself.
+
+  That is "bfloat16" on accelerators and on processors that multiply it. Others
+  make float32 of it first: a plan then takes half as long again as in float32
+  (`benchmarks/README.md`).
+  """
+  if dot != "auto":
+    return dot
+  on_cpu = jax.default_backend() == "cpu"
+  multiplies = {"avx512_bf16", "amx_bf16"}.intersection(vector_sets())
+  return "bfloat16" if multiplies or not on_cpu else "float32"

@@ -56,7 +56,7 @@ SCHEMA = dict(
     bits=one_of(*range(1, 9)),
     dither=bool,
     center=bool,
-    plan_dot=one_of("float32", "bfloat16"),
+    plan_dot=one_of("float32", "bfloat16", "auto"),
     image_dtype=one_of("float32", "bfloat16"),
   ),
   loss=dict(

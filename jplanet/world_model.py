@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from jlejepa.dots import resolve
 from jplanet import gaussian, losses
 from jplanet.cells import Cell
 from jplanet.checked import checked
@@ -47,7 +48,7 @@ def make_planet(
     ValueError: for a kind, size or loss that does not exist.
   """
   model, loss = config["model"], config["loss"]
-  size = image_size
+  size, plan_dot = image_size, resolve(model["plan_dot"])
   encoder, decoder, arrange, restore = make_image_networks(
     model["encoder"], size, model["depth"], model["image_dtype"]
   )
@@ -59,14 +60,14 @@ def make_planet(
     zero_output=model["reward_zero_init"],
   )
   shape = (size, size, 3)
-  reward_head, fast_reward_head = head("float32"), head(model["plan_dot"])
+  reward_head, fast_reward_head = head("float32"), head(plan_dot)
   embed_size = jax.eval_shape(
     lambda k: encoder.init_with_output(k, arrange(jnp.zeros(shape)))[0],
     jax.random.key(0),
   ).size
   # Both have the same parameters: only planning may take faster products.
   cell = make_cell(model, embed_size, action_dim, dot="float32")
-  plan_cell = make_cell(model, embed_size, action_dim, dot=model["plan_dot"])
+  plan_cell = make_cell(model, embed_size, action_dim, dot=plan_dot)
   objective = losses.make_objective(**loss)
 
   def init(key: Key, images: Array | None = None) -> Params:
@@ -115,7 +116,7 @@ def make_planet(
   def prepare(params: Params) -> Params:
     return params | {
       "cell": plan_cell.prepare(params["cell"]),
-      "reward": ready_for(model["plan_dot"], params["reward"]),
+      "reward": ready_for(plan_dot, params["reward"]),
     }
 
   def decode(params: Params, state: State) -> Array:

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from jlejepa.runtime.processor import processor_name, vector_sets
+
 _PACKAGES = (
   "jplanet",
   "jax",
@@ -46,6 +48,8 @@ def describe_environment() -> dict[str, Any]:
     "device_count": len(devices),
     "process_count": jax.process_count(),
     "cpu_count": _cpu_count(),
+    "processor": processor_name(),
+    "vector_sets": vector_sets(),
     "xla_flags": os.environ.get("XLA_FLAGS", ""),
     "host": socket.gethostname(),
     "command": sys.argv,

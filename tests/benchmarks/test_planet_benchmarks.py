@@ -109,3 +109,17 @@ def test_growth_is_drawn_beside_the_operations(tmp_path):
   assert names == {"horizon"}
   last = scaling.sigreg_cases("d")[-1]
   assert last.options == {"n": 1024, "d": 2048, "m": 1024}
+
+
+def test_rates_leave_out_the_round_that_compiles():
+  rows = [
+    dict(updates=0, env_steps=8000, minutes=0.5),
+    dict(updates=100, env_steps=16000, minutes=2.0),
+    dict(updates=200, env_steps=24000, minutes=2.5),
+    dict(updates=400, env_steps=32000, minutes=3.0),
+  ]
+  rates = cpu_default.rates_of(rows, 3.0)
+  assert rates == {"env_steps": 16000, "updates": 300}
+  for count in (0, 1, 2):
+    with pytest.raises(SystemExit, match="1.5 was enough for . rounds"):
+      cpu_default.rates_of(rows[:count], 1.5)

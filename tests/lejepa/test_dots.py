@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jlejepa import dots
 from jlejepa.dots import DOTS, bf16_dot_general
 
 PLAIN = {"float32": lax.dot_general, "bfloat16": bf16_dot_general}
@@ -73,3 +74,23 @@ def test_other_products_are_left_as_they_are():
   np.testing.assert_array_equal(
     DOTS["float32"](x, y, dims), lax.dot_general(x, y, dims)
   )
+
+
+@pytest.mark.parametrize(
+  ("backend", "sets", "meant"),
+  [
+    ("cpu", [], "float32"),
+    ("cpu", ["avx2", "avx512f"], "float32"),
+    ("cpu", ["avx2", "avx512f", "avx512_bf16"], "bfloat16"),
+    ("cpu", ["amx_bf16"], "bfloat16"),
+    ("gpu", [], "bfloat16"),
+    ("tpu", [], "bfloat16"),
+  ],
+)
+def test_auto_is_bfloat16_where_it_is_multiplied(
+  monkeypatch, backend, sets, meant
+):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  monkeypatch.setattr(dots, "vector_sets", lambda: sets)
+  assert dots.resolve("auto") == meant
+  assert [dots.resolve(name) for name in DOTS] == list(DOTS)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jlejepa import dots
 from jlejepa.runtime.config import load_config
 from jplanet.unroll import imagined_return
 from jplanet.world_model import make_planet
@@ -17,6 +18,8 @@ CASES = [
   ("ssm", "reset_before"),
   ("drnn", "reset_before"),
 ]
+
+OTHER = {"float32": "bfloat16", "bfloat16": "float32"}
 
 
 def make(kind, gru, dot):
@@ -73,3 +76,18 @@ def test_a_rollout_casts_no_kernel_at_its_steps(kind, gru):
   cast = re.compile(r"bf16\[\d+,\d+\] = convert_element_type")
   assert not cast.search(step_of(model))
   assert cast.search(step_of(model._replace(prepare=lambda params: params)))
+
+
+@pytest.mark.parametrize("meant", ["float32", "bfloat16"])
+def test_auto_plans_as_the_type_that_it_stands_for(monkeypatch, meant):
+  sets = {"float32": [], "bfloat16": ["avx512_bf16"]}[meant]
+  monkeypatch.setattr(dots, "vector_sets", lambda: sets)
+  (auto, params), (named, _) = (
+    make("rssm", "reset_after", dot) for dot in ("auto", meant)
+  )
+  actions = jax.random.normal(jax.random.key(1), (5, 2))
+  one, two, other = (
+    imagined_return(model, params, model.initial(), actions)
+    for model in (auto, named, make("rssm", "reset_after", OTHER[meant])[0])
+  )
+  assert one == two != other
