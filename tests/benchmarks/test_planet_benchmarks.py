@@ -121,5 +121,7 @@ def test_rates_leave_out_the_round_that_compiles():
   rates = cpu_default.rates_of(rows, 3.0)
   assert rates == {"env_steps": 16000, "updates": 300}
   for count in (0, 1, 2):
-    with pytest.raises(SystemExit, match="1.5 was enough for . rounds"):
+    with pytest.raises(
+      SystemExit, match=f"enough for {max(count - 1, 0)} rounds"
+    ):
       cpu_default.rates_of(rows[:count], 1.5)
