@@ -56,6 +56,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     "--json", help="append the table to this file of JSON lines"
   )
   made.add_argument("--only", default="", help="a word of the tables to run")
+  made.add_argument("--without", help="a word of the rows to leave out")
   made.add_argument(
     "--matmul", action="store_true", help="measure the matrix rates too"
   )
@@ -75,7 +76,9 @@ def table(
   target: float | None = None,
 ) -> list[dict[str, Any]]:
   """`compare` as the flags of `parser` ask; no rows where `only` is another."""
-  if flags.only not in title:
+  if flags.without:
+    cases = [case for case in cases if flags.without not in case.name]
+  if flags.only not in title or not cases:
     return []
   return compare(
     title,

@@ -116,7 +116,7 @@ def _digits(config: ConfigDict) -> None:
   _views(config, digits_specs(), 2, 2)
   config.encoder.name = "compact"
   config.encoder.compact.update(
-    widths=(32, 64), blocks=(1, 2), out=128, stem_stride=1, dot="bfloat16"
+    widths=(32, 64), blocks=(1, 2), out=128, stem_stride=1, dot="auto"
   )
   config.projector.update(layers=2, hidden=256, out=16)
   config.loss.update(lam=0.05, num_slices=256)
@@ -132,7 +132,7 @@ def _cifar10_cpu(config: ConfigDict) -> None:
   config.data.update(source="cifar10", size=0)
   _views(config, small_specs(), 2, 2)
   config.encoder.name = "compact"
-  config.encoder.compact.update(widths=(32, 64, 192), out=512, dot="bfloat16")
+  config.encoder.compact.update(widths=(32, 64, 192), out=512, dot="auto")
   config.projector.update(layers=3, hidden=512, out=32)
   config.loss.update(lam=0.05, num_slices=256)
   config.optimizer.update(

@@ -11,6 +11,18 @@ from dm_env import specs
 from jlejepa.runtime.config import load_config
 from jlejepa.runtime.metrics import read_metrics
 
+# Most of the suite's time is XLA compiling small programs that run once, and
+# most of that is LLVM optimising them: let it try less, here and in processes
+# that tests start. `XLA_FLAGS` of your own come last and win.
+LESS_EFFORT = (
+  "--xla_backend_optimization_level=1",
+  "--xla_llvm_disable_expensive_passes=true",
+  "--xla_cpu_parallel_codegen_split_count=1",
+)
+os.environ["XLA_FLAGS"] = " ".join(
+  [*LESS_EFFORT, os.environ.get("XLA_FLAGS", "")]
+).strip()
+
 
 class Dial(dm_env.Environment):
   """Rewards an action with its value and shows it as a shade of grey.
@@ -52,6 +64,11 @@ class Dial(dm_env.Environment):
 
   def action_spec(self):
     return specs.BoundedArray((1,), np.float32, -1, 1)
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the longest first: `-n 2` would end with one process waiting."""
+  items.sort(key=lambda item: item.path.name != "test_notebooks.py")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from jlejepa.dots import resolve
 from jlejepa.encoders.compact import make_compact
 from jlejepa.encoders.convnext import make_convnext
 from jlejepa.encoders.options import check_choice
@@ -35,7 +36,8 @@ def make_encoder(name: str, **options: Any) -> Encoder:
   Args:
     name: a key of `ENCODERS`.
     **options: of that encoder; the rest keep the defaults of
-      `default_options()[name]`.
+      `default_options()[name]`. `dot="auto"` is what `jlejepa.dots.resolve`
+      makes of it.
 
   Raises:
     ValueError: for an unknown name or option, or a value that does not fit.
@@ -44,6 +46,8 @@ def make_encoder(name: str, **options: Any) -> Encoder:
   known = inspect.signature(ENCODERS[name]).parameters
   for option in options:
     check_choice(f"option of encoder {name!r}:", option, known)
+  if "dot" in options:
+    options["dot"] = resolve(options["dot"])
   return ENCODERS[name](**options)
 
 

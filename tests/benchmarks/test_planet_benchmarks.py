@@ -53,6 +53,20 @@ def test_cases_take_turns_and_a_failing_one_is_left_out(tmp_path, capsys):
   assert record["title"] == "Title" and len(record["rows"]) == 4
 
 
+def test_words_choose_tables_and_leave_rows_out():
+  cases = [Case("float32", f"{HERE}:quick"), Case("bf16", f"{HERE}:breaks")]
+  parse = harness.parser("").parse_args
+  names = lambda *flags: [
+    row["case"] for row in harness.table("Title", cases, parse(flags))
+  ]
+  few = "--rounds=1"
+  assert names(few) == ["float32", "bf16"]
+  assert names(few, "--without=bf") == ["float32"]
+  assert names(few, "--without=") == ["float32", "bf16"]
+  assert names(few, "--only=itl", "--without=f") == []
+  assert names(few, "--only=other") == []
+
+
 def test_without_a_peer_our_rows_remain():
   assert all(not case.peer for case in plan.cases(1, None, True, True))
   rows = update.cases(50, 50, False, None, gpu=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jlejepa import dots
 from jlejepa.encoders import (
   ENCODERS,
   default_options,
@@ -15,6 +16,7 @@ from jlejepa.encoders import (
   make_projector,
 )
 from jlejepa.encoders.compact import make_compact
+from jlejepa.runtime.config import load_config
 
 
 def shape(*sides):
@@ -68,6 +70,26 @@ def test_parameters_are_as_many_as_published(name, options, published):
 def test_parameters_are_as_many_million_as_published(name, options, millions):
   variables = variable_shapes(make_encoder(name, **options), 2, 224, 224, 3)
   assert count(variables["params"]) == pytest.approx(millions * 1e6, abs=6e3)
+
+
+@pytest.mark.parametrize("name", ["compact", "vit"])
+@pytest.mark.parametrize(
+  "sets, half", [(["avx2"], False), (["amx_bf16"], True)]
+)
+def test_auto_is_bfloat16_where_it_is_multiplied(monkeypatch, name, sets, half):
+  monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+  monkeypatch.setattr(dots, "vector_sets", lambda: sets)
+  encoder = make_encoder(name, dot="auto")
+  variables = variable_shapes(encoder, 2, 32, 32, 3)
+  apply = lambda *args: encoder.apply(*args)[0].embedding
+  program = str(jax.make_jaxpr(apply)(variables, shape(2, 32, 32, 3)))
+  assert ("bf16" in program) == half
+
+
+@pytest.mark.parametrize("preset", ["digits", "cifar10_cpu"])
+def test_the_presets_for_cpus_fit_the_processor(preset):
+  encoder = load_config(f"lejepa.py:{preset}").encoder
+  assert encoder[encoder.name].dot == "auto"
 
 
 def test_the_compact_encoder_has_the_weights_of_its_kernels():

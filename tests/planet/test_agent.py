@@ -20,7 +20,7 @@ def parts(tiny_config):
 
 @pytest.fixture(scope="module")
 def params(parts):
-  params = parts.model.init(jax.random.key(1))
+  params = jax.jit(parts.model.init)(jax.random.key(1))
   # A fresh reward head is zero, and would leave the planner no preference.
   noise = lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape)
   return params | {"reward": jax.tree.map(noise, params["reward"])}

@@ -100,7 +100,7 @@ def make_step(batch, steps):
     action=jnp.zeros((batch, steps, 1)),
     reward=jnp.zeros((batch, steps)),
   )
-  params = model.init(jax.random.key(0))
+  params = jax.jit(model.init)(jax.random.key(0))
   grad = lambda params, data: jax.grad(model.loss, has_aux=True)(
     params, data, jax.random.key(1)
   )

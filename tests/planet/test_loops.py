@@ -59,7 +59,7 @@ def scans(jaxpr):
 
 
 def test_losses_gradients_and_dreams_are_the_same(model, monkeypatch):
-  params = model.init(jax.random.key(0))
+  params = jax.jit(model.init)(jax.random.key(0))
   key = jax.random.key(1)
   actions = jnp.asarray(batch().action[0])
   update = jax.value_and_grad(model.loss, has_aux=True)
@@ -76,7 +76,10 @@ def test_losses_gradients_and_dreams_are_the_same(model, monkeypatch):
       for f in (lambda p: dream(p), lambda p: update(p, batch(), key))
     )
 
-  both = lambda: (update(params, batch(), key), dream(params))
+  def both():
+    run = lambda p: (update(p, batch(), key), dream(p))
+    return jax.jit(run)(params)
+
   plain, before = both(), rolled()
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   monkeypatch.setattr(loops, "MOST", 4)

@@ -33,7 +33,7 @@ def make(kind, gru, dot):
   ]
   config = load_config("planet.py:cpu", options)
   model = make_planet(config, action_dim=2, image_size=32)
-  return model, model.init(jax.random.key(0))
+  return model, jax.jit(model.init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize("dot", ["float32", "bfloat16"])
@@ -91,3 +91,4 @@ def test_auto_plans_as_the_type_that_it_stands_for(monkeypatch, meant):
     for model in (auto, named, make("rssm", "reset_after", OTHER[meant])[0])
   )
   assert one == two != other
+  assert load_config("planet.py:cpu").model.plan_dot == "auto"

@@ -118,7 +118,7 @@ def test_several_tasks_have_their_own_scores(tiny_config, tmp_path):
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_finishes(tmp_path):
   overrides = (
-    *SUITE, "env.size=8", "env.supersample=1", "train.max_episodes=20",
+    *SUITE, "env.size=8", "env.supersample=1", "train.max_episodes=12",
     "evaluate.every=0", "evaluate.episodes=2",
   )  # fmt: skip
   command = [
@@ -137,7 +137,7 @@ def test_sigterm_saves_and_the_same_command_finishes(tmp_path):
   assert process.returncode == 75, err
   assert "the same command goes on" in err
   done = read_metrics(tmp_path)[-1]["episodes"]
-  assert done < 20
+  assert done < 12
   finished = subprocess.run(
     command, cwd=ROOT, capture_output=True, text=True, timeout=300
   )
@@ -145,4 +145,4 @@ def test_sigterm_saves_and_the_same_command_finishes(tmp_path):
   assert "going on from" in finished.stderr
   assert "noise-free return" in finished.stdout
   episodes = [row["episodes"] for row in read_metrics(tmp_path)]
-  assert episodes == list(range(2, 21, 2))
+  assert episodes == list(range(2, 13, 2))
