@@ -89,8 +89,8 @@ def resolve(dot: str) -> str:
   """Returns the name of `DOTS` that "auto" stands for here, or `dot` itself.
 
   That is "bfloat16" on accelerators and on processors that multiply it. Others
-  make float32 of it first: a plan then takes half as long again as in float32
-  (`benchmarks/README.md`).
+  make float32 of it first: a plan then takes half as long again as in float32,
+  a step of a small ViT a quarter (`benchmarks/README.md`).
   """
   if dot != "auto":
     return dot
