@@ -10,7 +10,7 @@ from jplanet import report, train
 from jplanet.envs import TASKS, make_env, renderers
 from jplanet.trainer import Trainer
 
-DECISIONS = 4
+DECISIONS = 2
 
 
 class Short(dm_env.Environment):
@@ -59,7 +59,7 @@ def test_paper_configuration_fits_and_plans(task, tmp_path, monkeypatch):
   config = load_config(f"planet.py:{task}")
   # Sizes of networks, planner and pixels stay; only the amounts shrink.
   config.train.update(
-    seed_episodes=1, max_episodes=2, updates_per_collect=3, batch=2, chunk=5
+    seed_episodes=1, max_episodes=2, updates_per_collect=3, batch=2, chunk=3
   )
   config.evaluate.update(every=0, episodes=1)
   config.runtime.tensorboard = False
