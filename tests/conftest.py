@@ -12,7 +12,7 @@ from jlejepa.runtime.config import load_config
 from jlejepa.runtime.metrics import read_metrics
 
 # Most of the suite's time is XLA compiling small programs that run once, and
-# most of that is LLVM optimising them: let it try less, here and in processes
+# much of that is LLVM optimising them: let it try less, here and in processes
 # that tests start. `XLA_FLAGS` of your own come last and win.
 LESS_EFFORT = (
   "--xla_backend_optimization_level=1",
