@@ -21,13 +21,16 @@ def vit_s_flop(batch: int) -> float:
 def count_flop(width, depth, patch, views, batch) -> float:
   """Operations of the matrix products, forward and twice that backward.
 
-  `views` is a list of `(number, side)`.
+  `views` is a list of `(number, side)`. Of the last block the loss needs one
+  token alone, the others for their keys and values.
   """
   total = 0.0
   for number, side in views:
     tokens = 1 + (side // patch) ** 2
-    block = 12 * width**2 + 2 * tokens * width
-    per_view = tokens * depth * block + (tokens - 1) * 3 * patch**2 * width
+    attention = 2 * tokens * width
+    blocks = tokens * (depth - 1) * (12 * width**2 + attention)
+    blocks += (2 * tokens + 10) * width**2 + attention
+    per_view = blocks + (tokens - 1) * 3 * patch**2 * width
     head = width * HIDDEN + HIDDEN**2 + HIDDEN * OUT
     total += 2.0 * number * (per_view + head)
   return 3.0 * batch * total

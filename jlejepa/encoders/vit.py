@@ -51,7 +51,13 @@ def gelu(x: Array) -> Array:
 
 
 class Block(nn.Module):
-  """`x + attention(norm(x))`, then `x + mlp(norm(x))`, for `[N, T, width]`."""
+  """`x + attention(norm(x))`, then `x + mlp(norm(x))`, for `[N, T, width]`.
+
+  Returns parts of its tokens: all of them, or, with `split`, the first `split`
+  and the others. Parts have nothing in common but keys and values. So where
+  nobody reads one, XLA leaves out all that it alone needs: of the last block a
+  loss reads the CLS token, and three quarters of the products go.
+  """
 
   size: Size
   drop_path: float
@@ -59,9 +65,10 @@ class Block(nn.Module):
   dot: str
   dtype: str
   attention_form: str
+  split: int = 0
 
   @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
+  def __call__(self, x: Array, train: bool) -> list[Array]:
     width, _, heads, mlp = self.size
     dense = lambda features, name: nn.Dense(
       features,
@@ -71,21 +78,29 @@ class Block(nn.Module):
       name=name,
     )
     norm = lambda name: nn.LayerNorm(1e-6, dtype=self.dtype, name=name)
+    attention, mlp_norm = dense(width, "attention"), norm("mlp_norm")
+    mlp_in, mlp_out = dense(mlp, "mlp_in"), dense(width, "mlp_out")
 
-    def add(x, branch, name):
-      if self.layer_scale:
-        init = nn.initializers.constant(self.layer_scale)
-        scale = self.param(f"{name}_scale", init, (width,))
-        branch = branch * scale.astype(branch.dtype)
-      branch = DropPath(self.drop_path, name=f"{name}_drop")(branch, train)
-      return x + branch
+    def scale(name):
+      """Returns what a branch is multiplied by, the same for all parts."""
+      ones = jnp.ones((len(x), 1, 1))
+      kept = DropPath(self.drop_path, name=f"{name}_drop")(ones, train)
+      if not self.layer_scale:
+        return kept
+      init = nn.initializers.constant(self.layer_scale)
+      return kept * self.param(f"{name}_scale", init, (width,))
 
+    of_attention, of_mlp = scale("attention"), scale("mlp")
     qkv = dense(3 * width, "qkv")(norm("attention_norm")(x))
-    qkv = qkv.reshape(*x.shape[:2], 3, heads, -1)
-    mixed = attend(*jnp.moveaxis(qkv, 2, 0), self.attention_form)
-    x = add(x, dense(width, "attention")(mixed.reshape(x.shape)), "attention")
-    hidden = gelu(dense(mlp, "mlp_in")(norm("mlp_norm")(x)))
-    return add(x, dense(width, "mlp_out")(hidden), "mlp")
+    mixed = attend(qkv, heads, self.attention_form, self.split)
+
+    def rest(x, mixed):
+      x = x + (attention(mixed) * of_attention).astype(x.dtype)
+      hidden = gelu(mlp_in(mlp_norm(x)))
+      return x + (mlp_out(hidden) * of_mlp).astype(x.dtype)
+
+    parts = jnp.split(x, [self.split], 1) if self.split else [x]
+    return [rest(*part) for part in zip(parts, mixed)]
 
 
 class ViT(nn.Module):
@@ -135,14 +150,15 @@ class ViT(nn.Module):
     x = jnp.concatenate([jnp.broadcast_to(first, (n, *first.shape)), x], axis=1)
 
     final_norm = nn.LayerNorm(1e-6, dtype=jnp.float32, name="norm")
+    special = 1 + self.registers
 
-    def pooled(x):
-      x = final_norm(x)
-      patches = x[:, 1 + self.registers :]
-      return (x[:, 0] if self.pool == "cls" else patches.mean(1)), patches
+    def pooled(first, patches):
+      first, patches = final_norm(first), final_norm(patches)
+      return first[:, 0] if self.pool == "cls" else patches.mean(1), patches
 
-    for i, rate in enumerate(drop_rates(self.drop_path, self.size.depth)):
-      before = x
+    rates = drop_rates(self.drop_path, self.size.depth)
+    for i, rate in enumerate(rates):
+      last = i + 1 == len(rates)
       block = Block(
         self.size,
         rate,
@@ -150,13 +166,14 @@ class ViT(nn.Module):
         self.dot,
         self.dtype,
         self.attention_form,
+        split=special if last else 0,
         name=f"block{i}",
       )
-      x = block(x, train)
-    embedding, patches = pooled(x)
+      before, (x, *others) = x, block(x, train)
+    embedding, patches = pooled(x, *others)
     return Features(
       embedding=embedding,
-      previous=pooled(before)[0],
+      previous=pooled(*jnp.split(before, [special], 1))[0],
       tokens=patches.reshape(n, h, w, dim),
     )
 

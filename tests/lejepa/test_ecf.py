@@ -177,6 +177,7 @@ def test_order_and_sign_of_the_samples_do_not_matter(x, random):
   np.testing.assert_allclose(epps_pulley(-x), value, **tolerance)
 
 
+@pytest.mark.slow
 def test_vmap_and_leading_axes_equal_a_loop():
   x = jax.random.normal(jax.random.key(4), (2, 3, 11, 5))
   value, gradient = epps_pulley(x), gradient_of(x)

@@ -129,6 +129,7 @@ def test_the_rate_rises_from_nothing_at_the_first_block():
   assert drop_rates(0.2, 1) == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name, options, unchanged",
   [

@@ -209,6 +209,7 @@ def resnet(variables, x, *, blocks, bottleneck, small, new=None):
   return x.mean((1, 2)), before.mean((1, 2)), x
 
 
+@pytest.mark.slow
 def test_a_resnet_18_in_training():
   x = images(6, 16)
   encoder = make_encoder("resnet", depth=18, stem="small")
@@ -222,6 +223,7 @@ def test_a_resnet_18_in_training():
   jax.tree.map(same, stats, new)
 
 
+@pytest.mark.slow
 def test_a_resnet_50():
   x = images(2, 32)
   encoder = make_encoder("resnet", depth=50)

@@ -69,6 +69,7 @@ def batch():
   return x, jnp.argmax(x[:, :C], axis=1)
 
 
+@pytest.mark.slow
 def test_the_first_step_is_the_gradient_of_the_loss(batch):
   model, optimizer = make_model(), optax.sgd(0.5)
   state, step = make_run(model=model, optimizer=optimizer)

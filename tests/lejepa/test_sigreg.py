@@ -135,6 +135,7 @@ def test_every_product_is_at_the_highest_precision_both_ways(function):
     assert {x.aval.dtype for x in product.invars} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_takes_any_univariate_test():
   z = jax.random.normal(jax.random.key(0), (16, 3))
   key = jax.random.key(1)
@@ -178,6 +179,7 @@ def test_values_and_gradients_are_finite_at_every_scale(scale):
     assert math.isclose(float(jnp.abs(gradient).max()), 0)
 
 
+@pytest.mark.slow
 def test_low_precision_embeddings_lose_nothing_after_the_cast():
   z = jax.random.normal(jax.random.key(0), (2, 16, 8), jnp.bfloat16)
   key = jax.random.key(1)

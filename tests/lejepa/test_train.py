@@ -155,6 +155,7 @@ class Interrupted:
     return self._images[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 6])
 def test_a_resumed_run_is_bit_equal(fit, finished, digits, tmp_path, stop_at):
   """Stopped in the middle of a row, before and after the first checkpoint."""
@@ -187,6 +188,7 @@ def test_time_that_is_up_at_once_is_no_error(fit, tmp_path):
   assert result["exit_code"] == 0 and result["pictures"] == {}
 
 
+@pytest.mark.slow
 def test_the_step_compiles_once(fit, tmp_path, monkeypatch):
   from jlejepa import trainer as module
 

@@ -96,6 +96,7 @@ def test_shapes_and_types():
   assert shapes(1, None, 0) == ((2, 12, 12, 1), (0, 12, 12, 1))
 
 
+@pytest.mark.slow
 def test_same_key_same_bits_and_every_view_its_own():
   make = jitted(BUSY, CROP, 2, 3)
   first = make(jax.random.key(0), IMAGE)
@@ -115,6 +116,7 @@ def test_global_views_do_not_depend_on_the_local_ones():
   np.testing.assert_allclose(with_local.global_, without.global_, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vmap_equals_loop():
   make = jitted(BUSY, CROP, 2, 3)
   keys = jax.random.split(jax.random.key(2), 4)

@@ -86,6 +86,7 @@ def test_no_opengl_is_said_before_anything_starts(refused, monkeypatch):
   assert "needs OpenGL" in line and "renderer='ray'" in line
 
 
+@pytest.mark.slow
 def test_the_command_itself_exits_with_2_and_one_line(tmp_path):
   overrides = ["task=cartpole_swingupp", "train.chunk=5000"]
   running = [

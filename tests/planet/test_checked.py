@@ -110,6 +110,7 @@ def test_sequences_of_two_lengths(model, params):
     observe(model, params, image(3, S, S, 3), actions, jax.random.key(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_fits_is_taken(tiny_config, kind):
   config = tiny_config(f"model.kind={kind}", "loss.overshooting_scale=0")

@@ -191,6 +191,7 @@ def test_rounds_use_the_weights_of_the_phase_before(
   assert [updates for updates, _ in after] == [3, 6, 9]
 
 
+@pytest.mark.slow
 def test_the_next_round_is_played_while_a_checkpoint_is_written(
   monkeypatch, tiny_config, dial, tmp_path
 ):

@@ -103,6 +103,7 @@ def test_folding_puts_the_four_pixels_of_a_square_side_by_side():
   np.testing.assert_array_equal(unfold(folded), x)
 
 
+@pytest.mark.slow
 def test_networks_of_folded_pictures_are_those_of_plain_ones():
   images = jax.random.uniform(KEY, (2, 3, 64, 64, 3)) - 0.5
   weights = jax.jit(ConvEncoder(2).init)(KEY, images)
@@ -135,6 +136,7 @@ def test_the_mean_image_is_stored_as_a_picture(monkeypatch):
   np.testing.assert_array_equal(*means)
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_keep_float32_weights_and_results():
   encoder, decoder, arrange, restore = make_image_networks(
     "conv", 64, 2, "bfloat16"

@@ -63,6 +63,7 @@ def test_lockstep_is_each_environment_alone():
     assert rewards[1] == np.float32(step.reward)
 
 
+@pytest.mark.slow
 def test_workers_give_the_bits_of_lockstep():
   pool = WorkerPool(MAKERS, num_workers=2)
   try:

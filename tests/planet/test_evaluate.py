@@ -61,6 +61,7 @@ def calls(monkeypatch):
   return calls, policies
 
 
+@pytest.mark.slow
 def test_groups_share_one_program_and_no_seed(trained, calls, monkeypatch):
   monkeypatch.setattr(module, "AT_ONCE", 2)
   result = evaluate(trained, episodes=3, video=False, quiet=True)
@@ -77,6 +78,7 @@ def test_groups_share_one_program_and_no_seed(trained, calls, monkeypatch):
   assert (result["episodes"], result["updates"]) == (4, 3)
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_bits(trained):
   call = lambda **options: evaluate(
     trained, episodes=2, video=False, quiet=True, **options
@@ -104,6 +106,7 @@ def test_the_scores_keep_the_curve_and_get_a_new_final(copied):
   assert alone["final"] == after["final"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_scores_and_paths(copied, capsys):
   pytest.importorskip("imageio_ffmpeg")
   pytest.importorskip("matplotlib")

@@ -58,6 +58,7 @@ def scans(jaxpr):
         yield from scans(inner)
 
 
+@pytest.mark.slow
 def test_losses_gradients_and_dreams_are_the_same(model, monkeypatch):
   params = jax.jit(model.init)(jax.random.key(0))
   key = jax.random.key(1)

@@ -147,6 +147,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(
     assert one["xs_env_steps"] == two["xs_env_steps"]
 
 
+@pytest.mark.slow
 def test_a_crash_loses_what_no_checkpoint_holds_and_nothing_else(
   whole, tiny_config, dial, tmp_path, trainers, rows_without_times
 ):
@@ -205,6 +206,7 @@ def test_the_model_learns_the_reward_of_the_action_it_belongs_to(
   assert abs(correlation(predicted[:-1], actions[1:, 0])) < 0.6
 
 
+@pytest.mark.slow
 def test_gradients_that_stay_bad_end_the_run_with_good_weights(
   tiny_config, dial, tmp_path, trainers, monkeypatch
 ):

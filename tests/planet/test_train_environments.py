@@ -56,6 +56,7 @@ def test_an_environment_of_ones_own_is_trained_on(maker, tiny_config, tmp_path):
   assert (scores["task"], scores["renderer"]) == ("mine", names[maker])
 
 
+@pytest.mark.slow
 def test_a_real_run_fills_its_folder(tiny_config, tmp_path, capfd):
   pytest.importorskip("imageio_ffmpeg")
   pytest.importorskip("matplotlib")
@@ -86,6 +87,7 @@ def test_a_real_run_fills_its_folder(tiny_config, tmp_path, capfd):
   assert "noise-free return" in report.summary(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decisions", [1, 4])
 def test_short_episodes_have_their_pictures(
   decisions, tiny_config, dial, tmp_path

@@ -184,6 +184,7 @@ def test_trap_5_the_models_overshooting_trains_the_prior_and_stays_finite():
   assert max(jax.tree.leaves((changed["reward"], changed["decoder"]))) < 1e-5
 
 
+@pytest.mark.slow
 def test_trap_7_kernels_are_glorot_uniform_and_biases_zero():
   options = dict(hidden=64, belief=64, encoder="conv")
   model = small_planet(options, size=64)

@@ -100,6 +100,7 @@ def test_workers_replaced_in_an_evaluation_are_counted(
   assert "collecting: 1 worker processes were replaced" in said
 
 
+@pytest.mark.slow
 def test_damaged_episodes_are_counted_in_every_row(
   tiny_config, dial, tmp_path, capsys
 ):

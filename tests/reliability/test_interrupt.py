@@ -58,6 +58,7 @@ OVERRIDES = (
 
 # Of 12 steps an episode, the first is in the seed episodes, and the last in the
 # evaluation at the end.
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [3, 40])
 def test_a_second_interrupt_ends_a_run_that_hangs(at, tmp_path):
   process = subprocess.Popen(

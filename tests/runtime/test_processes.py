@@ -101,6 +101,7 @@ def await_line(process, line):
   raise AssertionError(process.stderr.read())
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_one_step(start, tmp_path):
   processes = start()
   for process in processes:
