@@ -124,7 +124,7 @@ def make_planet(
     return jnp.clip(postprocess(restore(mean), bits=model["bits"]), 0, 1)
 
   def image_nll(params: Params, features: Array, images: Array) -> Array:
-    decoded = decode_float(params, features)
+    decoded = decoder.apply(params, features)
     # The constant stays out of the sum over pixels: with it inside, XLA's CPU
     # backend takes ten times as long.
     square = 0.5 * jnp.square(images - decoded).sum(
@@ -136,18 +136,18 @@ def make_planet(
     dither_key, sample_key, overshoot_key = jax.random.split(key, 3)
     image_keys = jax.random.split(dither_key, batch.image.shape[:2])
     images = computed_once(jax.vmap(jax.vmap(arrange)), batch.image)
-    images = computed_once(jax.vmap(jax.vmap(dithered)), images, image_keys)
-    embeds = embed_float(params, images)
+    centred = lambda x, key: dithered(x, key) - mean_image(params)
+    images = computed_once(jax.vmap(jax.vmap(centred)), images, image_keys)
+    embeds = encoder.apply(params["encoder"], images)
     posteriors, priors = jax.vmap(
       lambda e, a, k: cell.observe(params["cell"], e, a, k)
     )(embeds, batch.action, jax.random.split(sample_key, len(embeds)))
     features = jax.vmap(jax.vmap(cell.features))(posteriors)
     prior = functools.partial(cell.prior, cell.prepare(params["cell"]))
-    decoding = {name: params[name] for name in ("decoder", "mean_image")}
     rewards = reward_head.apply(params["reward"], features)[..., 0]
     reward_nll = -gaussian.log_prob(batch.reward, rewards)
     return objective(
-      image_nll=mean_loss(image_nll, decoding, features, images),
+      image_nll=mean_loss(image_nll, params["decoder"], features, images),
       reward_nll=reward_nll,
       posteriors=cell.gaussian(posteriors),
       priors=priors,
