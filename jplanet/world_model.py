@@ -76,6 +76,7 @@ def make_planet(
     )
     features, mean = cell.features(cell.initial()), jnp.zeros(shape)
     if model["center"] and images is not None:
+      to_float = lambda image: dithered(arrange(image))
       mean = restore(jax.vmap(to_float)(images).mean(0))
     return {
       "mean_image": mean,
@@ -89,20 +90,15 @@ def make_planet(
     key = key if model["dither"] else None
     return preprocess(arranged, key, bits=model["bits"])
 
-  def to_float(image: Array, key: Key | None = None) -> Array:
-    return dithered(arrange(image), key)
-
   def mean_image(params: Params) -> Array:
     return arrange(jax.lax.stop_gradient(params["mean_image"]))
 
-  def embed_float(params: Params, x: Array) -> Array:
-    return encoder.apply(params["encoder"], x - mean_image(params))
-
-  def decode_float(params: Params, features: Array) -> Array:
-    return decoder.apply(params["decoder"], features) + mean_image(params)
+  def centred(params: Params, arranged: Array, key: Key) -> Array:
+    return dithered(arranged, key) - mean_image(params)
 
   def encode(params: Params, image: Array, key: Key) -> Array:
-    return embed_float(params, to_float(image, key))
+    x = centred(params, arrange(image), key)
+    return encoder.apply(params["encoder"], x)
 
   def observe(params, state, action, embed, key) -> State:
     return cell.posterior(params["cell"], state, action, embed, key)
@@ -120,7 +116,8 @@ def make_planet(
     }
 
   def decode(params: Params, state: State) -> Array:
-    mean = decode_float(params, cell.features(state))
+    mean = decoder.apply(params["decoder"], cell.features(state))
+    mean = mean + mean_image(params)
     return jnp.clip(postprocess(restore(mean), bits=model["bits"]), 0, 1)
 
   def image_nll(params: Params, features: Array, images: Array) -> Array:
@@ -136,8 +133,8 @@ def make_planet(
     dither_key, sample_key, overshoot_key = jax.random.split(key, 3)
     image_keys = jax.random.split(dither_key, batch.image.shape[:2])
     images = computed_once(jax.vmap(jax.vmap(arrange)), batch.image)
-    centred = lambda x, key: dithered(x, key) - mean_image(params)
-    images = computed_once(jax.vmap(jax.vmap(centred)), images, image_keys)
+    center = functools.partial(centred, params)
+    images = computed_once(jax.vmap(jax.vmap(center)), images, image_keys)
     embeds = encoder.apply(params["encoder"], images)
     posteriors, priors = jax.vmap(
       lambda e, a, k: cell.observe(params["cell"], e, a, k)

@@ -42,7 +42,7 @@ def gradient(read, **options):
 
 @pytest.mark.slow
 def test_patches_that_no_loss_reads_cost_nothing():
-  # Products with a gradient of their own: nothing sees their zeros but JAX.
+  # Products in bfloat16 have gradients of their own, to be left out as well.
   def count(read):
     program, _ = gradient(read, dot="bfloat16")
     return program.cost_analysis()["flops"]
