@@ -118,14 +118,15 @@ def cycle(overrides: list[str]) -> tuple[float, dict[str, float]]:
   config = load_config("planet.py:cpu", overrides)
   options = dict(size=config.env.size, renderer=config.env.renderer)
   options["supersample"] = config.env.supersample
-  members = [make_env(config.task, **options) for _ in range(8)]
+  count = config.env.num_envs
+  members = [make_env(config.task, **options) for _ in range(count)]
   envs, clock = Lockstep(members), Clock()
   parts = build(config, envs.action_dim)
   step = jax.jit(
     make_train_step(parts.model, parts.optimizer, ema=config.optimizer.ema),
     donate_argnums=0,
   )
-  key, seeds = jax.random.key(0), list(range(8))
+  key, seeds = jax.random.key(0), list(range(count))
   replay = Replay(envs.image_shape, envs.action_dim)
   for episode in collect(envs, seeds, random_policy(seeds, envs.action_dim)):
     replay.add(episode)

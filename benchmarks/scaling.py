@@ -102,6 +102,8 @@ def main() -> None:
   parser = harness.parser(__doc__.splitlines()[0])
   parser.add_argument("--out", type=Path, default=Path("docs"))
   flags = parser.parse_args()
+  if flags.without or flags.matmul:
+    parser.error("a curve takes all its rows: no --without and no --matmul")
   flags.out.mkdir(parents=True, exist_ok=True)
   if flags.only in PLAN:
     tables = grow("Plan", PLAN_AXES, plan_cases, flags)

@@ -5,7 +5,7 @@
 `ARG` is a comma-separated list, applied from left to right:
 
     digits             scikit-learn's bundled 8x8 digits: the default when no
-                       --config is given; three minutes on two cores
+                       --config is given; two minutes on two cores
     cifar10_cpu        CIFAR-10 on two cores: about a quarter of an hour for
                        10,000 training images; all 50,000 take five times as
                        long, or as long with epochs=9

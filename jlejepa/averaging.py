@@ -20,7 +20,7 @@ def ema_update(
   Args:
     average: the tree so far; begin with the parameters themselves.
     params: the tree to follow.
-    decay: 0 (copies the parameters after the warm-up's start) to 1.
+    decay: 0 (copies the parameters) to 1 (`d` is the second term).
     count: updates made before this one.
 
   Returns:

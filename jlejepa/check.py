@@ -7,6 +7,7 @@ from jlejepa.encoders import ENCODERS, default_options
 from jlejepa.runtime.config import flatten, validate
 from jlejepa.runtime.errors import (
   UserError,
+  any_value,
   finite_nonnegative,
   finite_positive,
   fraction,
@@ -17,11 +18,6 @@ from jlejepa.runtime.errors import (
 )
 from jlejepa.setup import SAMPLERS, make_model, view_specs
 from jlejepa.views import ViewSpec
-
-
-def _accept(name, value):
-  """Leaves a part's options to its own checks."""
-  del name, value
 
 
 def _at_least_two(name, value):
@@ -44,13 +40,13 @@ SCHEMA = dict(
   views=dict(
     num_global=positive_int,
     num_local=nonnegative_int,
-    global_spec=dict.fromkeys(ViewSpec._fields, _accept),
-    local_spec=dict.fromkeys(ViewSpec._fields, _accept),
+    global_spec=dict.fromkeys(ViewSpec._fields, any_value),
+    local_spec=dict.fromkeys(ViewSpec._fields, any_value),
   ),
   encoder=dict(
     name=one_of(*ENCODERS),
     **{
-      name: dict.fromkeys(options, _accept)
+      name: dict.fromkeys(options, any_value)
       for name, options in default_options().items()
     },
   ),

@@ -31,6 +31,7 @@ from jlejepa.probes import (
   rank_me,
 )
 from jlejepa.probes.kmeans_features import patch_features
+from jlejepa.probes.table import SHOTS
 from jlejepa.report import write_pictures
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.errors import (
@@ -205,7 +206,7 @@ def _probes(
       sets,
       labels,
       probes=PROBES,
-      shots=summary.SHOTS if few_shot else (),
+      shots=SHOTS if few_shot else (),
       draws=draws,
       ranks=True,
     )
@@ -255,7 +256,6 @@ def run(argv: Sequence[str] | None = None) -> None:
     },
     prog="jlejepa-evaluate",
   )
-  require(options.workdir, "which run? Give its folder with --workdir=DIR")
   evaluate(
     options.workdir,
     train_images=options.train_images or None,

@@ -17,8 +17,8 @@ def one_pass(key: jax.Array) -> jax.Array:
 
   There JAX rolls the rounds of the hash into a loop, which reads and writes
   all words five times; unrolled they are one loop over the words, which XLA
-  joins with what uses them. A large array of bits takes a seventh of the time
-  (`python -m benchmarks.sigreg --parts`).
+  joins with what uses them. A large array of bits takes a half to an eighth of
+  the time (`python -m benchmarks.sigreg --parts`).
 
   Args:
     key: a typed key or an array of them.

@@ -55,7 +55,7 @@ def make_optimizer(
     warmup_steps=warmup_steps,
     final_scale=final_scale,
   )
-  mask = None if decay_vectors else _is_matrix
+  mask = None if decay_vectors else is_matrix
   adamw = optax.adamw(
     schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask
   )
@@ -88,5 +88,6 @@ def _labels(params: dict[str, Any]) -> dict[str, Any]:
   return {name: "probe" if name == "probe" else "model" for name in params}
 
 
-def _is_matrix(params: Any) -> Any:
+def is_matrix(params: Any) -> Any:
+  """Marks the arrays that weight decay is for: those with two axes or more."""
   return jax.tree.map(lambda x: x.ndim >= 2, params)

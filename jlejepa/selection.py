@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 from scipy.stats import rankdata
 
-from jlejepa.objective import scaled_lambda
 from jlejepa.runtime.errors import UserError, exit_on_user_error, require
 from jlejepa.runtime.files import os_reason
 from jlejepa.runtime.metrics import read_metrics
 from jlejepa.runtime.run_folder import read_config, resolve
+from jlejepa.setup import lambda_of
 
 ALPHAS = tuple(np.linspace(0, 1, 21).round(2).tolist())
 # Of a run's rows: their mean is its final loss.
@@ -158,7 +157,7 @@ def read_run(workdir: str | os.PathLike, probe: str = "linear") -> Run:
   rows = rows[len(rows) - max(1, round(_LAST * len(rows))) :]
   try:
     supervised, source = config.train.supervised, str(config.data.source)
-    lam = _lambda(config)
+    lam = lambda_of(config)
     terms = [
       float(np.mean([row[name] for row in rows]))
       for name in ("loss", "prediction", "sigreg")
@@ -173,13 +172,6 @@ def read_run(workdir: str | os.PathLike, probe: str = "linear") -> Run:
     np.isfinite(terms).all(), f"{path} ended with a loss that is not finite"
   )
   return Run(path.name, source, lam, *terms, accuracy)
-
-
-def _lambda(config: ConfigDict) -> float:
-  loss = config.loss
-  if loss.lam_batch:
-    return scaled_lambda(loss.lam, config.train.batch, loss.lam_batch)
-  return float(loss.lam)
 
 
 def _accuracy(path: Path, probe: str) -> float:

@@ -164,14 +164,19 @@ def view_specs(config: ConfigDict) -> tuple[ViewSpec, ViewSpec]:
   )
 
 
+def lambda_of(config: ConfigDict) -> float:
+  """Returns the trade-off at the config's batch (`scaled_lambda`)."""
+  loss = config.loss
+  if not loss.lam_batch:
+    return float(loss.lam)
+  return scaled_lambda(loss.lam, config.train.batch, loss.lam_batch)
+
+
 def loss_options(config: ConfigDict) -> LossOptions:
   """Reads the section `loss`."""
-  loss, batch = config.loss, config.train.batch
-  lam = loss.lam
-  if loss.lam_batch:
-    lam = scaled_lambda(lam, batch, loss.lam_batch)
+  loss = config.loss
   return LossOptions(
-    lam=lam,
+    lam=lambda_of(config),
     num_slices=loss.num_slices,
     t_max=loss.t_max,
     num_points=loss.num_points,

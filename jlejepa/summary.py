@@ -14,7 +14,6 @@ from jlejepa.probes import (
 )
 from jlejepa.runtime.errors import UserError, require
 
-SHOTS = (1, 2, 5, 10, "all")
 Labelled = tuple[dict[str, np.ndarray], np.ndarray]
 
 
@@ -123,9 +122,7 @@ def final_probes(
     The result of `jlejepa.probes.probe_table`.
   """
   labels = tuple(labels for _, labels in trained)
-  return probe_table(
-    feature_sets(trained, untrained, images), labels, shots=SHOTS
-  )
+  return probe_table(feature_sets(trained, untrained, images), labels)
 
 
 def describe_row(row: Mapping[str, float]) -> str:

@@ -115,11 +115,10 @@ def run(argv: list[str] | None = None) -> None:
   flags = parse_flags(
     argv,
     default_spec="lejepa.py:digits",
-    default_workdir="",
+    default_workdir=lambda config: f"runs/{Path(config.data.source).stem}",
     prog="jlejepa-train",
   )
-  workdir = flags.workdir or f"runs/{Path(flags.config.data.source).stem}"
-  result = fit(flags.config, workdir, force=flags.force)
+  result = fit(flags.config, flags.workdir, force=flags.force)
   print(summary.describe_result(result))
   raise SystemExit(result["exit_code"])
 

@@ -6,15 +6,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jplanet.gaussian import Gaussian
 from jplanet.networks import Affine, Dense, Weights, affine, product
 from jplanet.types import Array, Key, Params, State
-
-
-class Gaussian(NamedTuple):
-  """A diagonal Gaussian: `mean` and `std`, both `[..., Z]`."""
-
-  mean: Array
-  std: Array
 
 
 class Cell(NamedTuple):

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from jlejepa.runtime.config import flatten, validate
 from jlejepa.runtime.errors import (
   UserError,
+  any_value,
   finite_nonnegative,
   finite_positive,
   fraction,
@@ -20,11 +21,6 @@ from jplanet.world_model import make_planet
 LARGEST_SIZE = 10**6
 MOST_UPDATES = 1000  # a decision
 _COUNTS = ("train.max_episodes", "train.updates_per_collect", "seed")
-
-
-def _accept(name, value):
-  """Leaves a planner's constants to the planner's own checks."""
-  del name, value
 
 
 SCHEMA = dict(
@@ -85,7 +81,7 @@ SCHEMA = dict(
     warm_start=bool,
     sample_prior=bool,
     **{
-      name: dict.fromkeys(constants, _accept)
+      name: dict.fromkeys(constants, any_value)
       for name, constants in default_constants().items()
     },
   ),
@@ -160,7 +156,7 @@ def check_config(config: ConfigDict) -> None:
     " belong together: set both or neither",
   )
   try:
-    make_planet(config, action_dim=1, image_size=config.env.size)
+    make_planet(config, action_dim=1)
   except ValueError as error:
     raise UserError(f"config.model or config.loss: {error}") from error
 

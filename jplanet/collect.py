@@ -89,7 +89,16 @@ def planned_policy(
   seeds: list[int],
   noise: float,
 ) -> Policy:
-  """Plans with `params`, adding Gaussian noise of the given std."""
+  """Plans with `params`, adding Gaussian noise.
+
+  Args:
+    batched_act: `agent.act` over environments, compiled.
+    agent: whose `init` begins an episode.
+    params: of the world model.
+    key: with an episode's seed it makes the key of all its decisions.
+    seeds: one per environment.
+    noise: its standard deviation; 0 acts as planned.
+  """
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
     key, jnp.array(seeds, jnp.uint32)
   )
@@ -120,15 +129,15 @@ def collect(
 ) -> list[Episode] | None:
   """Runs one episode in every environment.
 
+  Episodes that a worker process took with it are played again, all together:
+  the seeds and the policy make them what they would have been.
+
   Args:
     envs: environments in lockstep, as `jplanet.envs.Lockstep`.
     seeds: one per environment; an episode is a function of its seed and its
       actions.
     policy: where actions come from.
     should_stop: asked at every decision.
-
-  Episodes that a worker process took with it are played again, all together:
-  the seeds and the policy make them what they would have been.
 
   Returns:
     One `Episode` per environment, or None if it was asked to stop.

@@ -5,7 +5,6 @@ heads have not seen, beside the same for the model as it was before training:
 what that one reaches, any features would tell.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jlejepa.runtime.drawing import draw
 from jlejepa.runtime.errors import (
   exit_on_user_error,
   finite_nonnegative,
@@ -79,7 +79,7 @@ def diagnose(
     quiet: print nothing.
 
   Returns:
-    What `diagnostics.json` holds, and `pictures`: paths by task.
+    What `diagnostics.json` holds, and `pictures`: paths by what they show.
 
   Raises:
     UserError: there is no run or no checkpoint in the folder, it is in use, an
@@ -99,7 +99,7 @@ def diagnose(
   parts = build(config, factory.action_dim)
   seed = config.seed if seed is None else seed
   act_key, init_key, measure_key = jax.random.split(jax.random.key(seed), 3)
-  tasks, pictures = {}, {}
+  tasks, curves = {}, {}
   with explain_disk_errors(path), hold_folder(path) as folder:
     state, counters = restore_agent(folder, parts, config)
     trained = state.acting_params
@@ -122,14 +122,7 @@ def diagnose(
         "trained": ours.r2,
         "untrained": control.r2,
       }
-      if plot:
-        suffix = "" if len(recorded) == 1 else f"_{task}"
-        out = folder.plots / f"diagnostics{suffix}.png"
-        try:
-          diagnostics_report.draw(out, task, ours.curves, context=CONTEXT)
-          pictures[task] = str(out)
-        except (ImportError, OSError) as error:
-          print(f"no picture of {task}: {error}", file=sys.stderr)
+      curves[task] = ours.curves
     result = {
       "updates": counters.updates,
       "episodes": episodes,
@@ -139,7 +132,17 @@ def diagnose(
       "tasks": tasks,
     }
     atomic_write_json(folder.path / "diagnostics.json", result)
-  result["pictures"] = pictures
+    result["pictures"] = {}
+    for task in tasks if plot else ():
+      suffix = "" if len(tasks) == 1 else f"_{task}"
+      result["pictures"] |= draw(
+        f"states of {task}",
+        diagnostics_report.draw,
+        folder.plots / f"diagnostics{suffix}.png",
+        task,
+        curves[task],
+        context=CONTEXT,
+      )
   if not quiet:
     print(diagnostics_report.describe(result))
   return result
@@ -236,7 +239,6 @@ def run(argv: Sequence[str] | None = None) -> None:
     },
     prog="python -m jplanet.diagnostics",
   )
-  require(options.workdir, "which run? Give its folder with --workdir=DIR")
   diagnose(
     options.workdir,
     episodes=options.episodes,

@@ -33,13 +33,6 @@ class Recorded(NamedTuple):
   states: States
   valid: np.ndarray
 
-  def part(self, which: slice) -> "Recorded":
-    """Returns some of the episodes."""
-    states = {name: x[which] for name, x in self.states.items()}
-    return Recorded(
-      self.image[which], self.action[which], states, self.valid[which]
-    )
-
 
 class Recorder:
   """Environments in lockstep that note the simulator's state at every entry.

@@ -27,8 +27,8 @@ def describe(result: Mapping[str, Any]) -> str:
       *_table(table),
     ]
   lines += [
-    f"true and predicted states of {task}: {path}"
-    for task, path in result["pictures"].items()
+    f"true and predicted {name}: {path}"
+    for name, path in result["pictures"].items()
   ]
   return "\n".join(lines)
 
@@ -76,7 +76,7 @@ def draw(
   curves: Mapping[str, Mapping[str, np.ndarray]],
   *,
   context: int,
-) -> None:
+) -> Path:
   """Draws true, filtered and open-loop states of two components (Fig. 11).
 
   Args:
@@ -84,6 +84,9 @@ def draw(
     title: above it.
     curves: by component `true`, `filtered` and `open_loop`, `[T]` each.
     context: images before open loop begins.
+
+  Returns:
+    The path.
   """
   from matplotlib.figure import Figure
 
@@ -109,8 +112,8 @@ def draw(
   )
   axes[0].legend(fontsize=8, ncols=3, edgecolor="none")
   axes[-1].set_xlabel("Decision")
-  path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path)
+  return path
 
 
 def _two(curves: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:

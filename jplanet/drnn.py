@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from jplanet import gaussian
-from jplanet.cells import GRUS, Cell, Gaussian, GaussianHead
+from jplanet.cells import GRUS, Cell, GaussianHead
+from jplanet.gaussian import Gaussian
 from jplanet.networks import Dense, ready_for
 from jplanet.types import Array, Key
 
@@ -110,7 +111,7 @@ def make_drnn(
 
   def step(layers: DRNN, params, prev: DRNNState, act, embed, noise):
     dist, encoder = layers.apply(params, prev, act, embed, method="infer")
-    sample = dist.mean if mean_only else dist.mean + dist.std * noise
+    sample = gaussian.sample(dist, noise, mean_only=mean_only)
     return DRNNState(
       mean=dist.mean,
       std=dist.std,
@@ -119,8 +120,7 @@ def make_drnn(
       decoder=layers.apply(params, sample, prev.decoder, method="decode"),
     )
 
-  def draw(key: Key | None) -> Array | float:
-    return 0.0 if key is None else gaussian.noise(key, (state,))
+  draw = lambda key: gaussian.noise(key, (state,))
 
   def prior(params, prev: DRNNState, act: Array, key: Key | None):
     return step(fast_module, params, prev, act, unseen, draw(key))

@@ -68,7 +68,7 @@ def evaluate(
     env: as for `jplanet.fit`, for a run on an environment of your own.
     video: whether to draw the pictures and videos.
     seed: another one takes other episodes; the run's own if None.
-    quiet: print nothing.
+    quiet: print nothing but what went wrong.
 
   Returns:
     `scores`: by task, the summary of `jplanet.scores.summarize` and the
@@ -213,7 +213,6 @@ def run(argv: Sequence[str] | None = None) -> None:
     options={"workdir": str, "episodes": 10, "video": True, "seed": None},
     prog="jplanet-evaluate",
   )
-  require(options.workdir, "which run? Give its folder with --workdir=DIR")
   evaluate(
     options.workdir,
     episodes=options.episodes,

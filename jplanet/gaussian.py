@@ -1,12 +1,13 @@
 """Diagonal Gaussians: divergences, densities, samples.
 
-A distribution is a pair of arrays `(mean, std)`, both `[..., Z]`; the last
-axis holds independent dimensions. Everything is float32 inside, whatever the
-precision of the network that made the numbers.
+The last axis of a mean and a standard deviation holds independent dimensions.
+Everything is float32 inside, whatever the precision of the network that made
+the numbers.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,12 @@ import jax.numpy as jnp
 from jlejepa.one_pass import one_pass
 from jplanet.types import Array, Key
 
-Gaussian = tuple[Array, Array]
+
+class Gaussian(NamedTuple):
+  """A diagonal Gaussian: `mean` and `std`, both `[..., Z]`."""
+
+  mean: Array
+  std: Array
 
 
 def kl(mean_q: Array, std_q: Array, mean_p: Array, std_p: Array) -> Array:
@@ -66,8 +72,8 @@ def balanced_kl(
   clipped where its own leading indices are, before any average.
 
   Args:
-    q: the posterior, a pair of `[..., Z]`.
-    p: the prior, a pair of `[..., Z]`.
+    q: the posterior, of `[..., Z]`.
+    p: the prior, of `[..., Z]`.
     free: nats below which a term gives no gradient.
     dyn_scale: weight of the term that trains the prior.
     rep_scale: weight of the term that trains the posterior.
@@ -100,25 +106,30 @@ def log_prob(x: Array, mean: Array, std: Array | float = 1.0) -> Array:
   return -0.5 * squared - jnp.log(std) - 0.5 * math.log(2 * math.pi)
 
 
-def sample(key: Key | None, mean: Array, std: Array) -> Array:
-  """Draws mean + std * noise, differentiable in both; the mean with no key.
+def sample(
+  dist: Gaussian, noise: Array | float, *, mean_only: bool = False
+) -> Array:
+  """Gives mean + std * noise, differentiable in both, or the mean alone.
 
   Args:
-    key: consumed; `None` asks for the mean.
-    mean: `[..., Z]`.
-    std: `[..., Z]`.
+    dist: of `[..., Z]`.
+    noise: standard normals `[..., Z]`, or 0 for the mean, as `noise` makes.
+    mean_only: whether to give the mean whatever the noise.
 
   Returns:
-    `[..., Z]`, in the dtype of the mean.
+    `[..., Z]`.
   """
-  if key is None:
-    return mean
-  return mean + std * noise(key, mean.shape, mean.dtype)
+  return dist.mean if mean_only else dist.mean + dist.std * noise
 
 
-def noise(key: Key, shape: Sequence[int], dtype=jnp.float32) -> Array:
-  """Draws independent standard normals, as `jax.random.normal`, but faster."""
-  return jax.random.normal(one_pass(key), shape, dtype)
+def noise(
+  key: Key | None, shape: Sequence[int], dtype=jnp.float32
+) -> Array | float:
+  """Draws independent standard normals, as `jax.random.normal`, but faster.
+
+  With the key `None` it gives 0, the noise of a mean.
+  """
+  return 0.0 if key is None else jax.random.normal(one_pass(key), shape, dtype)
 
 
 def _float32(*arrays):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jplanet import gaussian
-from jplanet.cells import Gaussian
+from jplanet.gaussian import Gaussian
 from jplanet.overshooting import overshooting_loss
 from jplanet.types import Array, Key, State
 
@@ -47,7 +47,7 @@ def make_objective(
     reward_scale: weight of the reward's (10 in the official code).
     kl: "planet", `max(0, KL - free)`, gradients to both sides; or "balanced",
       `max(free, KL(sg q || p)) * kl_scale + max(free, KL(q || sg p)) *
-      kl_rep_scale` (Hafner et al. 2021).
+      kl_rep_scale` (DreamerV3, Hafner et al. 2023).
     kl_scale: weight of the KL (of its prior side when balanced).
     kl_rep_scale: weight of the posterior side when balanced.
     free_nats: nats per step that cost nothing.

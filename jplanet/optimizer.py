@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jplanet.types import Params
+from jlejepa.optimizers import is_matrix
 
 
 def make_optimizer(
@@ -58,7 +58,7 @@ def make_optimizer(
   if clip_norm is not None:
     stages.insert(0, optax.clip_by_global_norm(clip_norm))
   if weight_decay:
-    stages.append(optax.add_decayed_weights(weight_decay, mask=_is_matrix))
+    stages.append(optax.add_decayed_weights(weight_decay, mask=is_matrix))
   if warmup_updates:
     ramp = lambda count: jnp.minimum(1.0, (count + 1) / warmup_updates)
     stages.append(optax.scale_by_schedule(ramp))
@@ -102,7 +102,3 @@ def scale_by_tf1_adam(
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
   return optax.GradientTransformation(init, update)
-
-
-def _is_matrix(params: Params):
-  return jax.tree.map(lambda x: x.ndim >= 2, params)

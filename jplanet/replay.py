@@ -228,6 +228,14 @@ class Replay:
   def sample(self, rng: np.random.Generator, batch: int, chunk: int) -> Batch:
     """Draws `batch` chunks of `chunk` entries.
 
+    Every episode that is long enough is as likely as any other, and so is
+    every start in it.
+
+    Args:
+      rng: advanced.
+      batch: `B`.
+      chunk: `L`, in entries.
+
     Returns:
       A `Batch` of numpy arrays with leading `[batch, chunk]`.
 

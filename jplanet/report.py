@@ -175,6 +175,13 @@ def imagined_sequences(
 
   The sequences start at different times of the episodes, so that they show
   more than how an episode begins.
+
+  Args:
+    model: a world model with a decoder.
+    params: its weights.
+    episodes: of which the first `SEQUENCES` are shown.
+    key: for filtering and the prior; consumed.
+    context: frames that the model sees before it imagines.
   """
   from jplanet.open_loop import open_loop
 

@@ -15,7 +15,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jplanet import gaussian
-from jplanet.cells import GRUS, Cell, Gaussian, GaussianHead
+from jplanet.cells import GRUS, Cell, GaussianHead
+from jplanet.gaussian import Gaussian
 from jplanet.late_gradients import scan_states
 from jplanet.networks import (
   Affine,
@@ -152,11 +153,10 @@ def make_rssm(
     return RSSMState(zeros, zeros, zeros, jnp.zeros(belief))
 
   def sampled(dist: Gaussian, noise: Array | float, belief: Array):
-    sample = dist.mean if mean_only else dist.mean + dist.std * noise
+    sample = gaussian.sample(dist, noise, mean_only=mean_only)
     return RSSMState(dist.mean, dist.std, sample, belief)
 
-  def draw(key: Key | None) -> Array | float:
-    return 0.0 if key is None else gaussian.noise(key, (state,))
+  draw = lambda key: gaussian.noise(key, (state,))
 
   def prepare(params) -> PriorWeights:
     if isinstance(params, PriorWeights):

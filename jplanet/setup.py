@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 
 def build(config: ConfigDict, action_dim: int) -> Parts:
   """Builds everything that needs the configuration and `A` alone."""
-  model = make_planet(config, action_dim=action_dim, image_size=config.env.size)
+  model = make_planet(config, action_dim=action_dim)
   options = dict(config.optimizer)
   del options["ema"]
   planner = bind_planner(config.planner, action_dim)

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from jplanet import gaussian
-from jplanet.cells import Cell, Gaussian, GaussianHead
+from jplanet.cells import Cell, GaussianHead
+from jplanet.gaussian import Gaussian
 from jplanet.networks import JointDense, ready_for
 from jplanet.types import Array, Key
 
@@ -105,11 +106,10 @@ def make_ssm(
     return SSMState(mean=zeros, std=zeros, sample=zeros)
 
   def sampled(dist: Gaussian, noise: Array | float) -> SSMState:
-    sample = dist.mean if mean_only else dist.mean + dist.std * noise
+    sample = gaussian.sample(dist, noise, mean_only=mean_only)
     return SSMState(mean=dist.mean, std=dist.std, sample=sample)
 
-  def draw(key: Key | None) -> Array | float:
-    return 0.0 if key is None else gaussian.noise(key, (state,))
+  draw = lambda key: gaussian.noise(key, (state,))
 
   def prior(params, prev: SSMState, act: Array, key: Key | None):
     act = fast_module.apply(params, act, method="project_action")

@@ -88,12 +88,14 @@ def settle_process(config: ConfigDict) -> None:
 def run(argv: list[str] | None = None) -> None:
   """Runs the command `python -m jplanet.train`."""
   flags = parse_flags(
-    argv, default_spec="planet.py:cpu", default_workdir="", prog="jplanet-train"
+    argv,
+    default_spec="planet.py:cpu",
+    default_workdir=lambda config: f"runs/{config.task.replace(',', '+')}",
+    prog="jplanet-train",
   )
   if argv is None:
     settle_process(flags.config)
-  workdir = flags.workdir or f"runs/{flags.config.task.replace(',', '+')}"
-  result = fit(flags.config, workdir, force=flags.force)
+  result = fit(flags.config, flags.workdir, force=flags.force)
   print(report.summary(result))
   raise SystemExit(result["exit_code"])
 

@@ -60,8 +60,8 @@ class Plan(NamedTuple):
 class WorldModel(NamedTuple):
   """A world model as a tuple of pure functions.
 
-  PlaNet's RSSM, its ablations and decoder-free models all return one; agents,
-  planners, evaluation and videos cannot tell them apart. Every function but
+  PlaNet's RSSM and its ablations all return one; agents, planners, evaluation
+  and videos cannot tell them apart. Every function but
   `loss` handles one example: `jax.vmap` adds batches.
 
   Attributes:

@@ -32,14 +32,14 @@ UNIT_GAUSSIAN_NATS = 0.5 * math.log(2 * math.pi)
 
 
 def make_planet(
-  config: Mapping, *, action_dim: int, image_size: int = 64
+  config: Mapping, *, action_dim: int, image_size: int | None = None
 ) -> WorldModel:
   """Makes PlaNet's world model (Section 3, Appendix A; version C by default).
 
   Args:
-    config: with `config.model` and `config.loss`, as in `configs/planet.py`.
+    config: with `model`, `loss` and `env.size`, as in `configs/planet.py`.
     action_dim: `A`.
-    image_size: `S`, the side of the square images.
+    image_size: `S`, the side of the square images; `config.env.size` if None.
 
   Returns:
     A `WorldModel`, whose functions refuse wrong shapes and types (`checked`).
@@ -48,7 +48,8 @@ def make_planet(
     ValueError: for a kind, size or loss that does not exist.
   """
   model, loss = config["model"], config["loss"]
-  size, plan_dot = image_size, resolve(model["plan_dot"])
+  size = config["env"]["size"] if image_size is None else image_size
+  plan_dot = resolve(model["plan_dot"])
   encoder, decoder, arrange, restore = make_image_networks(
     model["encoder"], size, model["depth"], model["image_dtype"]
   )

@@ -1,5 +1,6 @@
 """What README.md says can be typed: its Python runs, its commands parse."""
 
+import importlib
 import pathlib
 import re
 import shlex
@@ -42,8 +43,44 @@ def test_training_commands_are_understood(module, monkeypatch):
   for argv in commands(module):
     # The one shell variable stands for a number.
     argv = [word.replace("$lam", "0.05") for word in argv]
-    flags = parse_flags(argv, default_spec=default, default_workdir="")
+    flags = parse_flags(argv, default_spec=default)
     check(flags.config)
+
+
+@pytest.mark.parametrize(
+  "module, describe, argv, folder",
+  [
+    (
+      "jplanet.train",
+      "jplanet.report.summary",
+      ["--config.task=cup_catch"],
+      "runs/cup_catch",
+    ),
+    (
+      "jlejepa.train",
+      "jlejepa.summary.describe_result",
+      ["--force"],
+      "runs/digits",
+    ),
+  ],
+)
+def test_a_run_has_a_folder_without_a_word(
+  module, describe, argv, folder, monkeypatch, capsys
+):
+  train, seen = importlib.import_module(module), []
+
+  def fit(config, workdir, **_):
+    seen.append(workdir)
+    return {"exit_code": 7}
+
+  monkeypatch.setattr(train, "fit", fit)
+  monkeypatch.setattr(describe, lambda result: "")
+  with pytest.raises(SystemExit) as stop:
+    train.run(argv)
+  assert (stop.value.code, seen) == (7, [folder])
+  with pytest.raises(SystemExit):
+    train.run([*argv, "--help"])
+  assert f"(default {folder})" in capsys.readouterr().out
 
 
 def test_every_module_that_is_named_is_there():

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jlejepa.dots import resolve
+from jlejepa.dots import DOTS, resolve
 from jlejepa.encoders.compact import make_compact
 from jlejepa.encoders.convnext import make_convnext
 from jlejepa.encoders.options import check_choice
@@ -47,6 +47,7 @@ def make_encoder(name: str, **options: Any) -> Encoder:
   for option in options:
     check_choice(f"option of encoder {name!r}:", option, known)
   if "dot" in options:
+    check_choice("dot", options["dot"], (*DOTS, "auto"))
     options["dot"] = resolve(options["dot"])
   return ENCODERS[name](**options)
 

@@ -44,6 +44,11 @@ def require(condition: Any, message: str) -> None:
     raise UserError(message)
 
 
+def any_value(name: str, value: Any) -> None:
+  """Leaves a value to checks of its own."""
+  del name, value
+
+
 def finite_positive(name: str, value: Any) -> None:
   """Requires a real number in `(0, inf)`."""
   require(

@@ -6,7 +6,7 @@ its syntax is read here.
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -39,7 +39,7 @@ def parse_flags(
   argv: Sequence[str] | None = None,
   *,
   default_spec: str,
-  default_workdir: str | None = None,
+  default_workdir: Callable[[ConfigDict], str] | None = None,
   prog: str = "train",
 ) -> Flags:
   """Reads a training command line.
@@ -51,7 +51,8 @@ def parse_flags(
   Args:
     argv: the arguments without the program's name; None for `sys.argv[1:]`.
     default_spec: the config when there is no `--config`.
-    default_workdir: the folder when there is no `--workdir`; None demands one.
+    default_workdir: gives the folder for a config when there is no `--workdir`;
+      None demands one.
     prog: the command's name, for `--help`.
 
   Raises:
@@ -59,7 +60,7 @@ def parse_flags(
     SystemExit: with code 0, after `--help`.
   """
   given = split_flags(argv)
-  spec, workdir, force, asked = default_spec, default_workdir, False, False
+  spec, workdir, force, asked = default_spec, None, False, False
   overrides = []
   for name, text in given:
     if name == "config":
@@ -75,9 +76,11 @@ def parse_flags(
   config = load_config(spec)
   for name, text in overrides:
     _override(config, name, text)
+  default = default_workdir(config) if default_workdir else None
   if asked:
-    print(_usage(prog, spec, default_workdir, config))
+    print(_usage(prog, spec, default, config))
     raise SystemExit(0)
+  workdir = workdir or default
   require(workdir, "where to? Give a run folder with --workdir=DIR")
   return Flags(config, workdir, force)
 
@@ -188,14 +191,15 @@ def _switch(switch: str, name: str, text: str | None) -> bool:
 def _usage(
   prog: str, spec: str, workdir: str | None, config: ConfigDict
 ) -> str:
+  default = f"default {workdir}" if workdir else "must be given"
   return "\n".join(
     [
       f"usage: {prog} [--config=FILE.py[:VARIANT]] --workdir=DIR "
       "[--config.KEY=VALUE ...] [--force]",
       "",
       f"--config   a config file and its variant (here {spec})",
-      f"--workdir  the run folder (default {workdir}); the same command on the "
-      "same folder goes on with the run",
+      f"--workdir  the run folder ({default}); the same command on the same "
+      "folder goes on with the run",
       "--force    take a folder that holds a run of another config",
       "",
       "the config's keys and their values:",

@@ -21,7 +21,9 @@ from jlejepa.runtime.lock import FolderLock
 from jlejepa.runtime.processes import primary_alone
 
 # A resume with another of these is equal statistically, not bit for bit.
-_BITS = ("packages", "device_kind", "device_count", "process_count")
+_BITS = (
+  "packages", "device_kind", "device_count", "process_count", "vector_sets",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -208,10 +210,11 @@ def _claim(
 def _note_changes(path: Path, environment: Mapping[str, Any]) -> None:
   try:
     before = json.loads(path.read_text(encoding="utf-8"))
-    old = {key: before[key] for key in _BITS}
-  except (OSError, ValueError, KeyError, TypeError):
+    # Older runs noted fewer of them.
+    old = {key: before[key] for key in _BITS if key in before}
+  except (OSError, ValueError, TypeError):
     return
-  found = changes(old, {key: environment[key] for key in _BITS})
+  found = changes(old, {key: environment[key] for key in old})
   if found:
     print(
       f"note: the run goes on with {', '.join(found)}: equal statistically to "

@@ -8,13 +8,13 @@ from jplanet import gaussian
 from jplanet.types import Array, Key
 
 
-def _power(horizon: int, beta: float) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the frequencies `[H]` of a DFT and the power of each, mean 1."""
+def _power(horizon: int, beta: float) -> np.ndarray:
+  """Returns the power of each frequency of a DFT, `[H]`, with mean 1."""
   frequency = np.abs(np.fft.fftfreq(horizon))
   # f^-beta has no value at 0. The constant component gets the power of the
   # slowest oscillation, as in iCEM's own generator.
   power = np.maximum(frequency, 1 / horizon) ** -float(beta)
-  return frequency, power / power.mean()
+  return power / power.mean()
 
 
 def colour_matrix(horizon: int, beta: float) -> np.ndarray:
@@ -30,8 +30,7 @@ def colour_matrix(horizon: int, beta: float) -> np.ndarray:
   Returns:
     float32 `[H, H]`, rows of unit norm.
   """
-  _, power = _power(horizon, beta)
-  response = np.fft.ifft(np.sqrt(power)).real
+  response = np.fft.ifft(np.sqrt(_power(horizon, beta))).real
   step = np.arange(horizon)
   return response[(step[:, None] - step) % horizon].astype(np.float32)
 

@@ -15,7 +15,9 @@ KINDS = ("rssm", "ssm", "drnn")
 
 @pytest.fixture(scope="module")
 def model(tiny_config):
-  return make_planet(tiny_config(), action_dim=A, image_size=S)
+  config = tiny_config()
+  assert config.env.size == S  # the model's, where no other is asked for
+  return make_planet(config, action_dim=A)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 from jlejepa.runtime.config import load_config
 from jplanet.check import check_config, split_tasks
+from jplanet.envs.tasks import TASKS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -52,6 +53,9 @@ def test_all_tasks_are_the_six_of_the_paper():
   assert len(tasks) == 6 == config.env.num_envs
   # One episode of each task after every 600 updates.
   assert config.train.updates_per_collect == 600
+  # The replay holds a thousand episodes of each, as the paper's does.
+  entries = [1000 // TASKS[task].action_repeat + 1 for task in tasks]
+  assert 64 * 64 * 3 * 1000 * sum(entries) < config.train.replay_bytes
 
 
 def test_the_paper_takes_its_constants_from_appendix_a():

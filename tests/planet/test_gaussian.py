@@ -108,7 +108,8 @@ def test_log_prob_of_a_perfect_image_and_of_a_perfect_reward():
 
 def test_sample_has_the_mean_and_the_spread_asked_for():
   mean, std = jnp.full(40_000, 2.0), jnp.full(40_000, 0.5)
-  draws = gaussian.sample(jax.random.key(0), mean, std)
+  noise = gaussian.noise(jax.random.key(0), mean.shape)
+  draws = gaussian.sample(gaussian.Gaussian(mean, std), noise)
   # Five standard errors: 0.5 / 200 and 0.5 / sqrt(80,000).
   assert abs(draws.mean() - 2.0) < 0.0125
   assert abs(draws.std() - 0.5) < 0.009
@@ -117,16 +118,22 @@ def test_sample_has_the_mean_and_the_spread_asked_for():
 
 def test_sample_without_a_key_is_the_mean():
   (mean, std), _ = normals(6)
-  np.testing.assert_array_equal(gaussian.sample(None, mean, std), mean)
+  dist = gaussian.Gaussian(mean, std)
+  drawn = gaussian.noise(jax.random.key(0), mean.shape)
+  without = gaussian.sample(dist, gaussian.noise(None, mean.shape))
+  np.testing.assert_array_equal(without, mean)
+  without = gaussian.sample(dist, drawn, mean_only=True)
+  np.testing.assert_array_equal(without, mean)
+  assert (gaussian.sample(dist, drawn) != mean).all()
 
 
 def test_sample_lets_gradients_into_mean_and_std():
   key, mean, std = jax.random.key(1), jnp.array([0.5]), jnp.array([2.0])
-  draw = lambda m, s: gaussian.sample(key, m, s)[0]
+  noise = gaussian.noise(key, mean.shape)
+  draw = lambda m, s: gaussian.sample(gaussian.Gaussian(m, s), noise)[0]
   by_mean, by_std = jax.grad(draw, (0, 1))(mean, std)
-  noise = (draw(mean, std) - 0.5) / 2.0
   np.testing.assert_allclose(by_mean, [1.0])
-  np.testing.assert_allclose(by_std, [noise], rtol=1e-6)
+  np.testing.assert_allclose(by_std, noise, rtol=1e-6)
 
 
 def test_free_nats_are_subtracted_and_cut_the_gradient_below_them():

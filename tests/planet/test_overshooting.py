@@ -22,7 +22,7 @@ def prior_step(weight, state, action, key):
   """A nonlinear Gaussian step with one latent per action."""
   mean = jnp.tanh(weight * state.sample) + action
   std = 0.3 + 0.1 * jnp.square(state.sample)
-  return State(mean, std, gaussian.sample(key, mean, std))
+  return State(mean, std, mean + std * gaussian.noise(key, mean.shape))
 
 
 def dist(state):

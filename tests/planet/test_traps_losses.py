@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jplanet.cells import Gaussian, GaussianHead
+from jplanet.cells import GaussianHead
+from jplanet.gaussian import Gaussian
 from jplanet.losses import make_objective
 
 

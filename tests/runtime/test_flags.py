@@ -55,12 +55,10 @@ def test_full_command_line_is_read(spec):
 
 
 def test_defaults_apply_without_flags(spec):
-  flags = parse_flags([], default_spec=spec, default_workdir="runs/x")
-  assert (flags.config.kind, flags.workdir, flags.force) == (
-    "small",
-    "runs/x",
-    False,
-  )
+  folder = lambda config: f"runs/{config.kind}"
+  flags = parse_flags([], default_spec=spec, default_workdir=folder)
+  wanted = ("small", "runs/small", False)
+  assert (flags.config.kind, flags.workdir, flags.force) == wanted
 
 
 def test_order_of_config_and_overrides_does_not_matter(spec):
@@ -101,7 +99,7 @@ def test_bare_flag_switches_a_bool_on(spec):
 )
 def test_bad_argument_is_one_line_that_names_it(spec, argument, message):
   with pytest.raises(UserError) as error:
-    parse_flags([argument], default_spec=spec, default_workdir="w")
+    parse_flags([argument], default_spec=spec, default_workdir=lambda _: "w")
   assert message in str(error.value)
   assert "\n" not in str(error.value)
 

@@ -56,6 +56,25 @@ def test_config_survives_the_folder(tmp_path):
   assert config.is_locked
 
 
+def test_what_changes_the_bits_is_said_once(tmp_path, capsys):
+  open_folder(tmp_path).close()
+  path = tmp_path / "environment.json"
+  for change, said in (
+    (dict(vector_sets=["avx1"]), "vector_sets"),
+    (dict(device_count=99), "device_count"),
+    (dict(vector_sets=None), ""),  # from before they were noted
+  ):
+    facts = json.loads(path.read_text()) | change
+    path.write_text(
+      json.dumps({k: v for k, v in facts.items() if v is not None})
+    )
+    open_folder(tmp_path).close()
+    first = capsys.readouterr().err
+    open_folder(tmp_path).close()
+    assert (said in first) and (first == "") == (said == "")
+    assert capsys.readouterr().err == ""
+
+
 def test_same_config_reopens(tmp_path):
   for _ in range(2):
     open_folder(tmp_path).close()
