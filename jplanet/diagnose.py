@@ -101,7 +101,7 @@ def diagnose(
   act_key, init_key, measure_key = jax.random.split(jax.random.key(seed), 3)
   tasks, curves = {}, {}
   with explain_disk_errors(path), hold_folder(path) as folder:
-    state, counters = restore_agent(folder, parts, config)
+    state, counters = restore_agent(folder, parts)
     trained = state.acting_params
     recorded = record_episodes(
       factory,

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from jlejepa.runtime.checkpoint import Checkpoints
 from jlejepa.runtime.errors import (
@@ -41,7 +40,6 @@ from jplanet.setup import (
   Parts,
   build,
   episode_seeds,
-  first_state,
 )
 from jplanet.setup_envs import EnvFactory, EnvMaker, keep_renderer
 
@@ -89,7 +87,7 @@ def evaluate(
   seed = config.seed if seed is None else seed
   act_key, picture_key = jax.random.split(jax.random.key(seed))
   with explain_disk_errors(path), hold_folder(path) as folder:
-    state, counters = restore_agent(folder, parts, config)
+    state, counters = restore_agent(folder, parts)
     values, shown = run_episodes(
       factory,
       parts,
@@ -186,16 +184,14 @@ def run_episodes(
 
 
 def restore_agent(
-  folder: RunFolder, parts: Parts, config: ConfigDict
+  folder: RunFolder, parts: Parts
 ) -> tuple[TrainState, Counters]:
   """Restores the newest checkpoint of a run.
 
   Raises:
     UserError: there is none.
   """
-  template = jax.eval_shape(
-    lambda: first_state(config, parts, jax.random.key(0))
-  )
+  template = jax.eval_shape(parts.init, jax.random.key(0))
   restored = Checkpoints(folder.checkpoints).restore(template)
   require(
     restored is not None and not restored[2].get("untrained"),

@@ -18,7 +18,7 @@ from jlejepa.runtime.nonfinite import load_bad_update
 from jlejepa.runtime.run_folder import read_config, resolve
 from jplanet.check import check_config
 from jplanet.learner import make_train_step
-from jplanet.setup import build, first_state
+from jplanet.setup import build
 from jplanet.setup_envs import EnvFactory, EnvMaker
 from jplanet.types import Batch
 
@@ -44,7 +44,7 @@ def rerun(workdir: str, *, env: EnvMaker | None = None) -> dict[str, float]:
   parts = build(config, dim)
   template = jax.eval_shape(
     lambda: {
-      "state": first_state(config, parts, jax.random.key(0)),
+      "state": parts.init(jax.random.key(0)),
       "key": jax.random.key(0),
     }
   )

@@ -30,7 +30,6 @@ from jplanet.setup import (
   Parts,
   build,
   episode_seeds,
-  first_state,
 )
 from jplanet.setup_envs import require_chunk
 
@@ -125,9 +124,7 @@ class Trainer:
     longest = max(len(e.image) for e in self.replay.episodes)
     require_chunk(self.config.train.chunk, longest)
     images = np.concatenate([e.image for e in self.replay.episodes])
-    self.state = first_state(
-      self.config, self.parts, jax.random.fold_in(self.key, 0), images
-    )
+    self.state = self.parts.init(jax.random.fold_in(self.key, 0), images=images)
 
   def fit(self, target: int) -> None:
     """Updates the model on chunks of the replay, up to `target` updates."""
@@ -332,9 +329,7 @@ class Trainer:
     )
 
   def _restore(self) -> None:
-    self.template = jax.eval_shape(
-      lambda: first_state(self.config, self.parts, self.key)
-    )
+    self.template = jax.eval_shape(self.parts.init, self.key)
     restored, digests = self.checkpoints.restore(self.template), []
     if restored is not None:
       _, self.state, extra = restored

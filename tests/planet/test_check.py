@@ -12,7 +12,7 @@ import pytest
 from dm_env import specs
 
 from jlejepa.runtime.errors import UserError
-from jplanet import train, trainer
+from jplanet import setup, train, trainer
 from jplanet.check import check_config, split_tasks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def test_a_short_environment_of_ones_own_is_found_out_before_compiling(
   def never(*args, **kwargs):
     raise AssertionError("weights were made")
 
-  monkeypatch.setattr(trainer, "first_state", never)
+  monkeypatch.setattr(setup, "init_state", never)
   monkeypatch.setattr(trainer.Trainer, "_restore", lambda self: None)
   # 4 decisions and the reset are 5 entries; a chunk of 6 does not fit.
   with pytest.raises(UserError, match=r"chunk=6 .* has 5 entries"):

@@ -191,7 +191,7 @@ def toy_parts(config, action_dim) -> Parts:
 
   model = WorldModel(init, None, None, None, None, None, None, None, loss)
   agent = echo_agent(lambda params: params["w"])
-  return Parts(model, optax.sgd(0.2), agent, None)
+  return Parts(model, optax.sgd(0.2), agent, None, None)
 
 
 @pytest.fixture

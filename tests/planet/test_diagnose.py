@@ -23,7 +23,7 @@ from jplanet.diagnostics_data import pad_episodes, record_episodes
 from jplanet.envs import Lockstep
 from jplanet.envs.padding import make_padded_env
 from jplanet.replay import Episode
-from jplanet.setup import build, first_state
+from jplanet.setup import build
 
 KEY = jax.random.key(0)
 
@@ -157,7 +157,7 @@ def workdir(tmp_path_factory):
   )
   path = tmp_path_factory.mktemp("diagnostics") / "run"
   parts = build(config, 1)
-  state = jax.jit(lambda key: first_state(config, parts, key))(KEY)
+  state = parts.init(KEY)
   counters = Counters(updates=2)._asdict()
   with RunFolder.open(str(path), config) as folder:
     Checkpoints(folder.checkpoints).save(2, state, {"counters": counters})

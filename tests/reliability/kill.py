@@ -58,7 +58,6 @@ CASES = {
     "planet.py:debug",
     (*_PLANET, "env.num_envs=1", "train.overlap=false"),
   ),
-  # As the CPU default has them.
   "planet_envs": Case(
     "jplanet.train", "planet.py:debug", (*_PLANET, "env.num_envs=4")
   ),

@@ -9,9 +9,9 @@ import os
 import pytest
 
 KILLS = int(os.environ.get("JPLANET_KILLS", "1"))
-CASES = ["planet_serial", "planet_envs", "planet_workers", "lejepa"]
-# Each of their parts is in one of those above.
-MORE = ["planet", "planet_workers_serial"]
+CASES = ["planet_serial", "planet_workers", "lejepa"]
+# Their parts are in those above, or in the tests of resumed runs.
+MORE = ["planet", "planet_envs", "planet_workers_serial"]
 
 
 @pytest.mark.slow
