@@ -87,6 +87,7 @@ def test_pils_hue_turns_by_the_given_share_of_a_turn():
   assert max(r, b) < 10
 
 
+@pytest.mark.slow
 def test_the_plain_test_is_the_librarys():
   x = jax.random.normal(jax.random.key(0), (9, 4))
   np.testing.assert_allclose(sigreg.plain(x), epps_pulley(x), rtol=1e-5)

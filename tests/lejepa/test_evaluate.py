@@ -90,6 +90,7 @@ def _pixels(dataset, *places):
   return dataset.images.reshape(len(dataset.images), -1)[:, places]
 
 
+@pytest.mark.slow
 def test_every_set_of_features_is_in_the_table(run):
   _, result = run
   assert result["step"] == 7
@@ -106,6 +107,7 @@ def test_every_set_of_features_is_in_the_table(run):
   }
 
 
+@pytest.mark.slow
 def test_the_embedding_is_the_checkpoints_and_untrained_is_the_first(run):
   _, result = run
   rows = result["probes"]["rows"]
@@ -123,6 +125,7 @@ def test_the_embedding_is_the_checkpoints_and_untrained_is_the_first(run):
   assert abs(rows["untrained"]["logistic"] - 1 / 3) < 0.2
 
 
+@pytest.mark.slow
 def test_pixels_and_few_shots_are_those_of_the_data(run):
   _, result = run
   row = result["probes"]["rows"]["raw pixels"]
@@ -137,6 +140,7 @@ def test_pixels_and_few_shots_are_those_of_the_data(run):
   )
 
 
+@pytest.mark.slow
 def test_scores_and_pictures_are_in_the_folder(run):
   path, result = run
   scores = json.loads((path / "scores.json").read_text())
@@ -153,6 +157,7 @@ def test_scores_and_pictures_are_in_the_folder(run):
       assert file.read(4) == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_the_text_has_table_and_paths(run):
   path, result = run
   text = module.describe(result)
@@ -161,6 +166,7 @@ def test_the_text_has_table_and_paths(run):
   assert f"tokens: {path}/plots/tokens.png" in text
 
 
+@pytest.mark.slow
 def test_sigreg_of_the_projection_is_reported(run):
   path, result = run
   # Batches of 32, as the run trained, of the 90 training examples.
@@ -177,6 +183,7 @@ def test_sigreg_of_the_projection_is_reported(run):
   assert f"unbiased {result['sigreg']['unbiased']:.2f} (a Gaussian's" in line
 
 
+@pytest.mark.slow
 def test_neighbours_are_the_nearest_by_the_embedding(run, monkeypatch):
   path, _ = run
   drawn = {}
@@ -219,6 +226,7 @@ def test_limits_take_some_of_the_examples(run):
   assert "few_shot" not in result["probes"]["rows"]["embedding"]
 
 
+@pytest.mark.slow
 def test_data_without_labels_gives_ranks_and_pictures(tmp_path, capsys):
   pytest.importorskip("matplotlib")
   bare = from_arrays(TRAIN.images)
@@ -243,6 +251,7 @@ def _participation(x):
   return values.sum() ** 2 / np.sum(values**2)
 
 
+@pytest.mark.slow
 def test_a_missing_library_costs_the_pictures_alone(run, monkeypatch, capsys):
   path, _ = run
 
@@ -284,6 +293,7 @@ def test_a_folder_without_a_checkpoint_or_in_use_is_refused(tmp_path):
     _evaluate(path)
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_probed_is_one_line(run):
   path, _ = run
   few = TRAIN._replace(labels=np.where(TRAIN.labels == 1, -1, TRAIN.labels))

@@ -151,6 +151,7 @@ def test_a_bad_batch_leaves_everything_but_the_counters(batch):
   assert int(step(bad, *batch, jax.random.key(1))[0].skipped) == 0
 
 
+@pytest.mark.slow
 def test_an_averaged_copy_makes_the_centre(batch):
   assert make_run()[0].average is None
   model = make_model()

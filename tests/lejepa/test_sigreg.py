@@ -54,6 +54,7 @@ def test_importing_the_package_is_light():
   )
 
 
+@pytest.mark.slow
 def test_is_the_mean_over_views_on_the_same_directions():
   z = jax.random.normal(jax.random.key(0), (3, 20, 6)) * 1.5
   key = jax.random.key(1)

@@ -49,6 +49,7 @@ def test_the_same_seeds_give_the_same_bits(play):
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_an_episode_does_not_depend_on_its_neighbours(play):
   seeds = [5, 1, 2, 3, 4, 6, 7, 8]
   among, others = play(seeds, 0.3)[0], play([5, *range(20, 27)], 0.3)[0]

@@ -36,6 +36,7 @@ def make(kind, gru, dot):
   return model, jax.jit(model.init)(jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dot", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "gru"), CASES)
 def test_prepared_weights_give_the_same_states_and_rewards(kind, gru, dot):

@@ -98,6 +98,7 @@ def test_the_files_hold_what_was_executed_and_where_it_led(whole, dial):
       )
 
 
+@pytest.mark.slow
 def test_the_seed_decides_every_bit(
   whole, tiny_config, dial, tmp_path, trainers, rows_without_times
 ):
@@ -228,6 +229,7 @@ def test_gradients_that_stay_bad_end_the_run_with_good_weights(
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 def test_several_environments_are_collected_side_by_side(
   tiny_config, dial, tmp_path, trainers
 ):

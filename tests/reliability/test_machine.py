@@ -46,6 +46,7 @@ def compiled_once():
   def build(config, action_dim):
     sections = ("env", "model", "loss", "optimizer", "planner")
     parts = {name: config[name].to_dict() for name in sections}
+    parts["train"] = {"overlap": config.train.overlap}
     return build_once(json.dumps(parts, sort_keys=True), action_dim)
 
   with pytest.MonkeyPatch.context() as monkeypatch:

@@ -30,6 +30,7 @@ class BadAt4(Trainer):
     return inputs
 
 
+@pytest.mark.slow
 def test_planet_counts_a_skipped_update_over_a_resume(
   tiny_config, dial, tmp_path, monkeypatch, capsys
 ):
@@ -53,6 +54,7 @@ def test_planet_counts_a_skipped_update_over_a_resume(
   assert result["skipped_total"] == 1
 
 
+@pytest.mark.slow
 def test_lejepa_counts_skipped_updates_over_a_resume(tmp_path, capsys):
   """One example of 128 gives nan, so one of the four batches of an epoch."""
   x = np.ones((128, 5), np.float32)
