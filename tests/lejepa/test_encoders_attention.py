@@ -53,6 +53,7 @@ def check(attention, wanted, x, tolerance):
     np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [6, 7])
 def test_one_more_token_changes_no_value_and_no_gradient(tokens):
   check(padded, plain, inputs(tokens), 1e-6)

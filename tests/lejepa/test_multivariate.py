@@ -135,6 +135,7 @@ COLLAPSED = {
 }
 
 
+@pytest.mark.slow
 @each_test
 @pytest.mark.parametrize("standardize", [False, True])
 def test_collapse_has_the_documented_value_and_a_finite_gradient(

@@ -80,6 +80,7 @@ def rotation(seed):
   )
 
 
+@pytest.mark.slow
 @each(STATISTICS)
 @few
 @hypothesis.given(x=samples, scale=scales)

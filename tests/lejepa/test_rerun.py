@@ -51,6 +51,7 @@ def ended(parts, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_nan_is_found_where_it_begins(parts, ended):
   with pytest.raises(FloatingPointError, match="sqrt"):
     rerun.rerun(ended, views=bad_views, **parts)

@@ -239,6 +239,7 @@ def test_bad_samples_are_refused(name):
       test(bad)
 
 
+@pytest.mark.slow
 @each_test
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_low_precision_samples_give_float32(name, dtype, x):

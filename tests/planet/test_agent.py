@@ -43,6 +43,7 @@ def play(parts, params, dial):
   return play
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_bits(play):
   for one, two in zip(play([1, 2], 0.3), play([1, 2], 0.3)):
     for a, b in zip(one, two):

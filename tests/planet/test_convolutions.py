@@ -75,6 +75,7 @@ def test_both_forms_agree(monkeypatch, function, size, side):
       np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function, size, side", [CASES[0], *CASES[2:]])
 def test_both_forms_agree_in_bfloat16(function, size, side):
   expected, *others = forms(function, size, side, dtype="bfloat16")

@@ -56,6 +56,7 @@ def test_prepared_weights_give_the_same_states_and_rewards(kind, gru, dot):
   assert model.reward(params, state) == model.reward(ready, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "gru"), CASES)
 def test_a_rollout_casts_no_kernel_at_its_steps(kind, gru):
   model, params = make(kind, gru, "bfloat16")

@@ -46,6 +46,7 @@ def make_gymnasium():
   return from_gymnasium(Box(), size=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", [make_pendulum, make_gymnasium])
 def test_an_environment_of_ones_own_is_trained_on(maker, tiny_config, tmp_path):
   config = tiny_config("task=mine", "train.max_episodes=3")

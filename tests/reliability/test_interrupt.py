@@ -87,6 +87,7 @@ def terminate():
   os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "owner, name", [(EnvFactory, "group"), (Replay, "load")]
 )
