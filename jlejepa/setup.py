@@ -119,7 +119,7 @@ def build(
     options=loss_options(config),
     make_views=views,
     clean_view=clean if clean is not None else lambda example: example,
-    # Op by op it takes twice as long, for each is compiled by itself.
+    # One program: op by op, each would be compiled by itself.
     init=jax.jit(init),
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,

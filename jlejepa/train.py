@@ -106,6 +106,11 @@ def load_splits(config: ConfigDict) -> tuple[Dataset, Dataset | None]:
   return train, load("test") if train.labels is not None else None
 
 
+def default_workdir(config: ConfigDict) -> str:
+  """Names a run's folder; `fit` refuses a config without a source."""
+  return f"runs/{Path(str(config.get('data', {}).get('source', ''))).stem}"
+
+
 @quit_on_interrupt()
 @exit_on_user_error()
 def run(argv: list[str] | None = None) -> None:
@@ -115,7 +120,7 @@ def run(argv: list[str] | None = None) -> None:
   flags = parse_flags(
     argv,
     default_spec="lejepa.py:digits",
-    default_workdir=lambda config: f"runs/{Path(config.data.source).stem}",
+    default_workdir=default_workdir,
     prog="jlejepa-train",
   )
   result = fit(flags.config, flags.workdir, force=flags.force)

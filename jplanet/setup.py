@@ -61,7 +61,7 @@ def build(config: ConfigDict, action_dim: int) -> Parts:
     batched_act=make_batched_act(
       agent, config.planner[config.planner.name].candidates
     ),
-    # Op by op it takes twice as long, for each is compiled by itself.
+    # One program: op by op, each would be compiled by itself.
     init=jax.jit(init),
   )
 

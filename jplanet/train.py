@@ -83,6 +83,11 @@ def settle_process(config: ConfigDict) -> None:
   restart_with_tuned_allocator(arenas=8 if config.train.overlap else 1)
 
 
+def default_workdir(config: ConfigDict) -> str:
+  """Names a run's folder; `fit` refuses a config without a task."""
+  return f"runs/{config.get('task', '')}".replace(",", "+")
+
+
 @quit_on_interrupt()
 @exit_on_user_error()
 def run(argv: list[str] | None = None) -> None:
@@ -90,7 +95,7 @@ def run(argv: list[str] | None = None) -> None:
   flags = parse_flags(
     argv,
     default_spec="planet.py:cpu",
-    default_workdir=lambda config: f"runs/{config.task.replace(',', '+')}",
+    default_workdir=default_workdir,
     prog="jplanet-train",
   )
   if argv is None:

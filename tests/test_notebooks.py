@@ -86,7 +86,7 @@ def test_a_notebook_runs_in_its_small_mode(path, tmp_path, monkeypatch):
   notebook = nbformat.read(path, as_version=4)
   for cell in notebook.cells:
     for name, value in FEWER.items():
-      pattern = rf"(?m)\b{name}( ?= ?)\d+"
+      pattern = rf"\b{name}( ?= ?)\d+"
       cell.source = re.sub(pattern, rf"{name}\g<1>{value}", cell.source)
   client = nbclient.NotebookClient(
     notebook,

@@ -80,7 +80,7 @@ def test_a_run_has_a_folder_without_a_word(
   assert (stop.value.code, seen) == (7, [folder])
   with pytest.raises(SystemExit):
     train.run([*argv, "--help"])
-  assert f"(default {folder})" in capsys.readouterr().out
+  assert f"(here {folder})" in capsys.readouterr().out
 
 
 def test_every_module_that_is_named_is_there():

@@ -1,9 +1,9 @@
 """Memory and threads for XLA on the CPU, settled before it starts.
 
 XLA on CPU takes large temporaries from malloc at every call. By default glibc
-maps them afresh each time, and the page faults may cost as much as the
-arithmetic. Only arrays of more than a gigabyte are still mapped: where small
-ones have split their place, a heap grows by as much again.
+maps them afresh each time, and every page is a fault. Only arrays of more than
+a gigabyte are still mapped: where small ones have split their place, a heap
+grows by as much again.
 """
 
 import os

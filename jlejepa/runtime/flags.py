@@ -76,11 +76,12 @@ def parse_flags(
   config = load_config(spec)
   for name, text in overrides:
     _override(config, name, text)
-  default = default_workdir(config) if default_workdir else None
+  # No earlier: a config of the user's own may lack what names the folder.
+  if workdir is None and default_workdir:
+    workdir = default_workdir(config)
   if asked:
-    print(_usage(prog, spec, default, config))
+    print(_usage(prog, spec, workdir, config))
     raise SystemExit(0)
-  workdir = workdir or default
   require(workdir, "where to? Give a run folder with --workdir=DIR")
   return Flags(config, workdir, force)
 
@@ -191,14 +192,14 @@ def _switch(switch: str, name: str, text: str | None) -> bool:
 def _usage(
   prog: str, spec: str, workdir: str | None, config: ConfigDict
 ) -> str:
-  default = f"default {workdir}" if workdir else "must be given"
+  folder = f"here {workdir}" if workdir else "must be given"
   return "\n".join(
     [
       f"usage: {prog} [--config=FILE.py[:VARIANT]] --workdir=DIR "
       "[--config.KEY=VALUE ...] [--force]",
       "",
       f"--config   a config file and its variant (here {spec})",
-      f"--workdir  the run folder ({default}); the same command on the same "
+      f"--workdir  the run folder ({folder}); the same command on the same "
       "folder goes on with the run",
       "--force    take a folder that holds a run of another config",
       "",

@@ -61,6 +61,13 @@ def test_defaults_apply_without_flags(spec):
   assert (flags.config.kind, flags.workdir, flags.force) == wanted
 
 
+def test_a_folder_that_is_given_needs_no_name_from_the_config(spec):
+  folder = lambda config: config.missing
+  argv = ["--workdir=runs/x"]
+  flags = parse_flags(argv, default_spec=spec, default_workdir=folder)
+  assert flags.workdir == "runs/x"
+
+
 def test_order_of_config_and_overrides_does_not_matter(spec):
   argv = ["--config.seed=3", f"--config={spec}:big", "--workdir=w"]
   config = parse_flags(argv, default_spec=spec).config
