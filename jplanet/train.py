@@ -78,9 +78,10 @@ def settle_process(config: ConfigDict) -> None:
 
   May start the program again: call it first thing in a command.
   """
-  if config.train.overlap:
+  overlap = config.get("train", {}).get("overlap")  # not yet checked
+  if overlap:
     one_core_for_each_program()
-  restart_with_tuned_allocator(arenas=8 if config.train.overlap else 1)
+  restart_with_tuned_allocator(arenas=8 if overlap else 1)
 
 
 def default_workdir(config: ConfigDict) -> str:
